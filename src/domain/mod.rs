@@ -1,0 +1,5 @@
+//! The words of the service as types (DESIGN.md section 2): what a seller id may be, which states a connection has, what a
+//! secret is. Pure: no HTTP, no SQL, no provider.
+
+pub mod clock;
+pub mod random;
