@@ -2,4 +2,10 @@
 //! secret is. Pure: no HTTP, no SQL, no provider.
 
 pub mod clock;
+pub mod connection;
+pub mod event;
+pub mod ids;
 pub mod random;
+pub mod schedule;
+pub mod scope;
+pub mod secret;
