@@ -6,3 +6,4 @@
 //! randomness of `domain`, so that a shared bug cannot hide in shared code.
 
 pub mod domain;
+pub mod vault;
