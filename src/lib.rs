@@ -6,4 +6,5 @@
 //! randomness of `domain`, so that a shared bug cannot hide in shared code.
 
 pub mod domain;
+pub mod mercadopago;
 pub mod vault;

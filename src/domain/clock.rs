@@ -21,7 +21,10 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> DateTime<Utc> {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the system is asked")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where the system is asked"
+        )]
         Utc::now().trunc_subsecs(6)
     }
 }
@@ -59,7 +62,10 @@ pub struct OffsetClock {
 impl OffsetClock {
     /// A clock that shows what `base` shows until it is advanced.
     pub fn new(base: Arc<dyn Clock>) -> Self {
-        Self { base, offset: Arc::new(Mutex::new(Duration::zero())) }
+        Self {
+            base,
+            offset: Arc::new(Mutex::new(Duration::zero())),
+        }
     }
 
     /// Moves the clock by `by` on top of the time that passes by itself.

@@ -222,7 +222,10 @@ impl Connection {
     /// A refresh succeeded. An answer without a refresh token keeps the old one.
     #[must_use]
     pub fn refreshed(self, tokens: &TokenSet, schedule: &RefreshSchedule) -> Self {
-        let next = Self { last_refreshed_at: Some(tokens.obtained_at), ..self };
+        let next = Self {
+            last_refreshed_at: Some(tokens.obtained_at),
+            ..self
+        };
         next.with_tokens(tokens, schedule)
     }
 
@@ -391,7 +394,8 @@ text_enum! {
 impl<'de> Deserialize<'de> for OnAccountChange {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::from_str(&text).map_err(|_| serde::de::Error::custom("`on_account_change` is `refuse` or `replace`"))
+        Self::from_str(&text)
+            .map_err(|_| serde::de::Error::custom("`on_account_change` is `refuse` or `replace`"))
     }
 }
 

@@ -105,12 +105,22 @@ pub struct Actor {
 impl Actor {
     /// The service itself.
     pub fn system() -> Self {
-        Self { kind: ActorKind::System, id: None, address: None, request_id: None }
+        Self {
+            kind: ActorKind::System,
+            id: None,
+            address: None,
+            request_id: None,
+        }
     }
 
     /// Somebody on the command line.
     pub fn operator() -> Self {
-        Self { kind: ActorKind::Operator, id: None, address: None, request_id: None }
+        Self {
+            kind: ActorKind::Operator,
+            id: None,
+            address: None,
+            request_id: None,
+        }
     }
 }
 

@@ -102,7 +102,9 @@ impl FromStr for SellerId {
         if (1..=128).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".." {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidId("a seller_id is 1 to 128 of A-Z a-z 0-9 . _ : - and neither `.` nor `..`"))
+            Err(InvalidId(
+                "a seller_id is 1 to 128 of A-Z a-z 0-9 . _ : - and neither `.` nor `..`",
+            ))
         }
     }
 }
@@ -115,7 +117,9 @@ impl fmt::Display for SellerId {
 
 impl<'de> Deserialize<'de> for SellerId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -145,7 +149,9 @@ impl FromStr for ApplicationId {
         if begins && text.len() <= 32 && text.bytes().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidId("an application's slug is 1 to 32 of a-z 0-9 - and begins with a letter"))
+            Err(InvalidId(
+                "an application's slug is 1 to 32 of a-z 0-9 - and begins with a letter",
+            ))
         }
     }
 }

@@ -32,7 +32,9 @@ impl Random {
 
     /// A generator that gives the same bytes for the same `seed`: never where a secret is made for real use.
     pub fn seeded(seed: u64) -> Self {
-        Self(Source::Seeded(Arc::new(Mutex::new(ChaCha20Rng::seed_from_u64(seed)))))
+        Self(Source::Seeded(Arc::new(Mutex::new(ChaCha20Rng::seed_from_u64(
+            seed,
+        )))))
     }
 
     /// `N` random bytes.
@@ -42,10 +44,17 @@ impl Random {
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         match &self.0 {
-            #[expect(clippy::expect_used, reason = "without randomness no secret can be made; stopping is the only answer")]
-            Source::System => SysRng.try_fill_bytes(&mut bytes).expect("the operating system gives random bytes"),
+            #[expect(
+                clippy::expect_used,
+                reason = "without randomness no secret can be made; stopping is the only answer"
+            )]
+            Source::System => SysRng
+                .try_fill_bytes(&mut bytes)
+                .expect("the operating system gives random bytes"),
             Source::Seeded(rng) => {
-                rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
+                rng.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .fill_bytes(&mut bytes);
             }
         }
         bytes
@@ -102,7 +111,11 @@ mod tests {
     fn thirty_two_bytes_make_a_verifier_of_43_unreserved_characters() {
         let verifier = Random::system().base64url::<32>();
         assert_eq!(verifier.len(), 43);
-        assert!(verifier.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert!(
+            verifier
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        );
     }
 
     #[test]

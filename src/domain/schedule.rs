@@ -18,7 +18,10 @@ pub struct RefreshSchedule {
 
 impl Default for RefreshSchedule {
     fn default() -> Self {
-        Self { at_fraction: 0.66, spread: 0.25 }
+        Self {
+            at_fraction: 0.66,
+            spread: 0.25,
+        }
     }
 }
 
@@ -43,7 +46,11 @@ impl RefreshSchedule {
 }
 
 /// A duration times a factor, in whole microseconds (what a store keeps).
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "180 days in microseconds are 2^44")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "180 days in microseconds are 2^44"
+)]
 pub fn scale(duration: Duration, factor: f64) -> Duration {
     let microseconds = duration.num_microseconds().unwrap_or(i64::MAX);
     Duration::microseconds((microseconds as f64 * factor) as i64)

@@ -134,7 +134,10 @@ impl FromStr for Scopes {
     type Err = UnknownScope;
 
     fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        text.split([' ', ',']).filter(|word| !word.is_empty()).map(str::parse).collect()
+        text.split([' ', ','])
+            .filter(|word| !word.is_empty())
+            .map(str::parse)
+            .collect()
     }
 }
 
@@ -174,7 +177,10 @@ mod tests {
 
     #[test]
     fn scopes_are_written_as_they_are_read() {
-        assert_eq!(Scopes::all().to_string().parse::<Scopes>().unwrap(), Scopes::all());
+        assert_eq!(
+            Scopes::all().to_string().parse::<Scopes>().unwrap(),
+            Scopes::all()
+        );
         assert!("payments:delete".parse::<Scopes>().is_err());
     }
 }

@@ -66,7 +66,11 @@ mod tests {
 
     #[test]
     fn debug_shows_the_kind_and_never_the_text() {
-        let shown = format!("{:?} {:#?}", AccessToken::new("APP_USR-canary"), Some(Password::new("canary")));
+        let shown = format!(
+            "{:?} {:#?}",
+            AccessToken::new("APP_USR-canary"),
+            Some(Password::new("canary"))
+        );
         assert!(shown.contains("AccessToken([redacted])"));
         assert!(!shown.contains("canary"));
     }

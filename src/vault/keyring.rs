@@ -39,7 +39,9 @@ impl FromStr for KeyId {
         if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidKeyring("a key's id is 1 to 32 of A-Z a-z 0-9 _ -".to_owned()))
+            Err(InvalidKeyring(
+                "a key's id is 1 to 32 of A-Z a-z 0-9 _ -".to_owned(),
+            ))
         }
     }
 }
@@ -77,7 +79,9 @@ impl Keyring {
 
     /// The ids of all keys, the active one first.
     pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
-        std::iter::once(&self.active).chain(&self.others).map(|key| &key.id)
+        std::iter::once(&self.active)
+            .chain(&self.others)
+            .map(|key| &key.id)
     }
 
     pub(super) fn active(&self) -> &NamedKey {
@@ -85,7 +89,9 @@ impl Keyring {
     }
 
     pub(super) fn find(&self, id: &KeyId) -> Option<&NamedKey> {
-        std::iter::once(&self.active).chain(&self.others).find(|key| key.id == *id)
+        std::iter::once(&self.active)
+            .chain(&self.others)
+            .find(|key| key.id == *id)
     }
 }
 
@@ -98,19 +104,29 @@ impl FromStr for Keyring {
             let key = parse_entry(entry.trim())
                 .map_err(|problem| InvalidKeyring(format!("entry {}: {problem}", index + 1)))?;
             if keys.iter().any(|other| other.id == key.id) {
-                return Err(InvalidKeyring(format!("key id `{}` stands twice; give each key its own id", key.id)));
+                return Err(InvalidKeyring(format!(
+                    "key id `{}` stands twice; give each key its own id",
+                    key.id
+                )));
             }
             keys.push(key);
         }
         let mut keys = keys.into_iter();
-        let active = keys.next().ok_or_else(|| InvalidKeyring("there is no key".to_owned()))?;
-        Ok(Self { active, others: keys.collect() })
+        let active = keys
+            .next()
+            .ok_or_else(|| InvalidKeyring("there is no key".to_owned()))?;
+        Ok(Self {
+            active,
+            others: keys.collect(),
+        })
     }
 }
 
 fn parse_entry(entry: &str) -> Result<NamedKey, InvalidKeyring> {
     let form = "a key is `id:base64`, as `keys generate` prints it";
-    let (id, encoded) = entry.split_once(':').ok_or_else(|| InvalidKeyring(form.to_owned()))?;
+    let (id, encoded) = entry
+        .split_once(':')
+        .ok_or_else(|| InvalidKeyring(form.to_owned()))?;
     let id = id.parse()?;
     let decoded = STANDARD
         .decode(encoded)
@@ -119,7 +135,9 @@ fn parse_entry(entry: &str) -> Result<NamedKey, InvalidKeyring> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     if decoded.len() != KEY_LENGTH {
         let length = decoded.len();
-        return Err(InvalidKeyring(format!("the key of `{id}` has {length} bytes instead of {KEY_LENGTH}; {form}")));
+        return Err(InvalidKeyring(format!(
+            "the key of `{id}` has {length} bytes instead of {KEY_LENGTH}; {form}"
+        )));
     }
     key.copy_from_slice(&decoded);
     Ok(NamedKey { id, key })
@@ -150,8 +168,14 @@ mod tests {
             (String::new(), "entry 1: a key is `id:base64`"),
             (key.clone(), "entry 1: a key is `id:base64`"),
             (format!("a b:{key}"), "entry 1: a key's id is 1 to 32"),
-            (format!("k1:{}", &key[..40]), "entry 1: the key of `k1` has 30 bytes instead of 32"),
-            (format!("k1:{}", key.trim_end_matches('=')), "entry 1: the key of `k1` is not standard padded base64"),
+            (
+                format!("k1:{}", &key[..40]),
+                "entry 1: the key of `k1` has 30 bytes instead of 32",
+            ),
+            (
+                format!("k1:{}", key.trim_end_matches('=')),
+                "entry 1: the key of `k1` is not standard padded base64",
+            ),
             (format!("k1:{key},k1:{key}"), "key id `k1` stands twice"),
             (format!("k1:{key},"), "entry 2: a key is `id:base64`"),
         ];

@@ -82,7 +82,13 @@ impl NamedKey {
         #[expect(clippy::expect_used, reason = "AES-GCM refuses only plaintexts above 64 GiB")]
         let ciphertext = self
             .cipher()
-            .encrypt(&nonce, Payload { msg: plaintext, aad: &aad })
+            .encrypt(
+                &nonce,
+                Payload {
+                    msg: plaintext,
+                    aad: &aad,
+                },
+            )
             .expect("a token is shorter than 64 GiB");
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&ciphertext);
@@ -97,7 +103,13 @@ impl NamedKey {
         let nonce = Nonce::try_from(parts.nonce).map_err(|_| VaultError::Malformed)?;
         let aad = place.authenticated_with(&header(&self.id));
         self.cipher()
-            .decrypt(&nonce, Payload { msg: parts.ciphertext, aad: &aad })
+            .decrypt(
+                &nonce,
+                Payload {
+                    msg: parts.ciphertext,
+                    aad: &aad,
+                },
+            )
             .map(Zeroizing::new)
             .map_err(|_| VaultError::Tampered(self.id.clone()))
     }
@@ -128,10 +140,16 @@ impl<'a> Parts<'a> {
         if version != VERSION {
             return Err(VaultError::Malformed);
         }
-        let (key_id, rest) = rest.split_at_checked(length.into()).ok_or(VaultError::Malformed)?;
+        let (key_id, rest) = rest
+            .split_at_checked(length.into())
+            .ok_or(VaultError::Malformed)?;
         let (nonce, ciphertext) = rest.split_at_checked(NONCE_LENGTH).ok_or(VaultError::Malformed)?;
         let key_id = std::str::from_utf8(key_id).map_err(|_| VaultError::Malformed)?;
-        Ok(Self { key_id, nonce, ciphertext })
+        Ok(Self {
+            key_id,
+            nonce,
+            ciphertext,
+        })
     }
 
     fn key_id(&self) -> Result<KeyId, VaultError> {
@@ -197,8 +215,13 @@ impl Vault {
         let id = Parts::of(wrapped)?.key_id()?;
         let key = self.keyring.find(&id).ok_or(VaultError::UnknownKey(id))?;
         let plaintext = key.open(wrapped, place)?;
-        let (key, id) = plaintext.split_at_checked(KEY_LENGTH).ok_or(VaultError::Malformed)?;
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).ok_or(VaultError::Malformed)?;
+        let (key, id) = plaintext
+            .split_at_checked(KEY_LENGTH)
+            .ok_or(VaultError::Malformed)?;
+        let id = std::str::from_utf8(id)
+            .ok()
+            .and_then(|id| id.parse().ok())
+            .ok_or(VaultError::Malformed)?;
         let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
         bytes.copy_from_slice(key);
         Ok(DataKey(NamedKey { id, key: bytes }))
@@ -223,7 +246,12 @@ mod tests {
     }
 
     fn place(application: &ApplicationId) -> Place<'_> {
-        Place { table: "connections", row: "con_1", column: "access_token", application }
+        Place {
+            table: "connections",
+            row: "con_1",
+            column: "access_token",
+            application,
+        }
     }
 
     fn vault(keys: &str) -> Vault {
@@ -240,14 +268,33 @@ mod tests {
         let sealed = key.seal(b"APP_USR-1", place(&default));
         assert_eq!(&**key.open(&sealed, place(&default)).unwrap(), b"APP_USR-1");
         let elsewhere = [
-            Place { table: "events", ..place(&default) },
-            Place { row: "con_2", ..place(&default) },
-            Place { column: "refresh_token", ..place(&default) },
-            Place { application: &other, ..place(&default) },
-            Place { table: "connection", row: "scon_1", ..place(&default) },
+            Place {
+                table: "events",
+                ..place(&default)
+            },
+            Place {
+                row: "con_2",
+                ..place(&default)
+            },
+            Place {
+                column: "refresh_token",
+                ..place(&default)
+            },
+            Place {
+                application: &other,
+                ..place(&default)
+            },
+            Place {
+                table: "connection",
+                row: "scon_1",
+                ..place(&default)
+            },
         ];
         for place in elsewhere {
-            assert!(matches!(key.open(&sealed, place), Err(VaultError::Tampered(_))), "{place:?}");
+            assert!(
+                matches!(key.open(&sealed, place), Err(VaultError::Tampered(_))),
+                "{place:?}"
+            );
         }
     }
 
@@ -255,7 +302,10 @@ mod tests {
     fn another_connections_key_does_not_open_it() {
         let default = application();
         let sealed = DataKey::generate().seal(b"x", place(&default));
-        assert!(matches!(DataKey::generate().open(&sealed, place(&default)), Err(VaultError::UnknownKey(_))));
+        assert!(matches!(
+            DataKey::generate().open(&sealed, place(&default)),
+            Err(VaultError::UnknownKey(_))
+        ));
     }
 
     #[test]
@@ -264,7 +314,9 @@ mod tests {
         let key = DataKey::generate();
         let wrapped = vault(KEY_1).wrap(&key, place(&default));
         let sealed = key.seal(b"token", place(&default));
-        let unwrapped = vault(&format!("{KEY_2},{KEY_1}")).unwrap(&wrapped, place(&default)).unwrap();
+        let unwrapped = vault(&format!("{KEY_2},{KEY_1}"))
+            .unwrap(&wrapped, place(&default))
+            .unwrap();
         assert_eq!(&**unwrapped.open(&sealed, place(&default)).unwrap(), b"token");
         assert_eq!(Vault::wrapped_by(&wrapped).unwrap().as_str(), "k1");
     }
@@ -286,7 +338,10 @@ mod tests {
         let vault = vault(KEY_1);
         let wrapped = vault.wrap(&DataKey::generate(), place(&default));
         for length in 0..wrapped.len() {
-            assert!(vault.unwrap(&wrapped[..length], place(&default)).is_err(), "{length}");
+            assert!(
+                vault.unwrap(&wrapped[..length], place(&default)).is_err(),
+                "{length}"
+            );
         }
         for bit in 0..wrapped.len() * 8 {
             let mut flipped = wrapped.clone();
