@@ -5,6 +5,7 @@ pub mod clock;
 pub mod connection;
 pub mod event;
 pub mod ids;
+pub mod problem;
 pub mod random;
 pub mod schedule;
 pub mod scope;
