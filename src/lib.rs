@@ -7,4 +7,5 @@
 
 pub mod domain;
 pub mod mercadopago;
+pub mod storage;
 pub mod vault;

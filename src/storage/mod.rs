@@ -1,0 +1,225 @@
+//! What is kept: one [`Store`], one SQL text, two engines (STYLE.md section 5, DESIGN.md section 11).
+//!
+//! Guarantees that plaintext secrets never reach SQL and ciphertexts never leave this module: the store seals on write and
+//! opens on read. Every change of a connection is written together with its event and its audit row in one transaction.
+//! No statement asks the database for time or chance; instants come in as arguments.
+//!
+//! What a method does not find is `Ok(None)`. A method that changes something and finds it changed by somebody else
+//! meanwhile says so in its answer and writes nothing.
+
+mod access;
+mod applications;
+mod audit;
+mod authorizations;
+mod connections;
+mod dispatch;
+mod events;
+mod keys;
+mod refreshes;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::domain::random::Random;
+use crate::vault::{Vault, VaultError};
+
+pub use access::{Admin, ApiKey, NewAdmin, NewApiKey, Role, Session, SignInLimit};
+pub use applications::{ApplicationState, RecentOutcomes};
+pub use audit::{AuditFilter, AuditRow};
+pub use authorizations::{
+    Admission, ConnectLink, ConsumedAuthorization, NewAuthorizationRequest, NewConnect, NewConnectLink,
+};
+pub use connections::{ConnectionFilter, OpenConnection, Overview, Page};
+pub use events::EventRow;
+pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh};
+
+use dispatch::Database;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Something that must be unique is there already.
+    #[error("conflicts with what is stored already")]
+    Conflict,
+    /// A row holds what this version does not understand; it was not changed.
+    #[error("row {row} of {table} holds an unreadable {column}; restore it from a backup")]
+    Corrupt {
+        /// Table of the row.
+        table: &'static str,
+        /// Column that cannot be read.
+        column: &'static str,
+        /// Id of the row.
+        row: String,
+    },
+    /// A sealed column of a row does not open; it was not changed.
+    #[error("{column} of row {row} of {table} {source}")]
+    Sealed {
+        /// Table of the row.
+        table: &'static str,
+        /// Column that does not open.
+        column: &'static str,
+        /// Id of the row.
+        row: String,
+        /// Why not.
+        source: VaultError,
+    },
+    /// The configured keys are not those of this database.
+    #[error("{0}")]
+    WrongKeys(String),
+    /// The database cannot be reached, or refuses.
+    #[error("the database is not available: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// The migrations do not fit the database.
+    #[error("the database cannot be migrated: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if error
+            .as_database_error()
+            .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+        {
+            Self::Conflict
+        } else {
+            Self::Unavailable(error)
+        }
+    }
+}
+
+/// Where the data lies: `sqlite://path` or `postgres://...`. Its `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A file; it and its folders are created when missing.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server, by its URL.
+    Postgres(String),
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = "is neither `sqlite://path/of/file.db` nor `postgres://user:password@host/database`";
+        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            Ok(Self::Sqlite(path.into()))
+        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            text.parse::<sqlx::postgres::PgConnectOptions>()
+                .map_err(|_| form)?;
+            Ok(Self::Postgres(text.to_owned()))
+        } else {
+            Err(form)
+        }
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(_) => f.write_str("postgres://[redacted]"),
+        }
+    }
+}
+
+/// The store. Clones share the pools.
+#[derive(Clone, Debug)]
+pub struct Store {
+    database: Database,
+    vault: Vault,
+    random: Random,
+}
+
+impl Store {
+    /// Opens the database; nothing is migrated and no key is checked yet.
+    pub async fn open(url: &DatabaseUrl, vault: Vault, random: Random) -> Result<Self, StoreError> {
+        Ok(Self {
+            database: Database::open(url).await?,
+            vault,
+            random,
+        })
+    }
+
+    /// Brings the database up to date. Replicas may do it at the same time.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.database.migrate().await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.database.ping().await
+    }
+
+    /// Waits for what is under way and closes the pools.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Every statement there is, with its name.
+    fn statements() -> Vec<(&'static str, &'static str)> {
+        [
+            access::STATEMENTS,
+            applications::STATEMENTS,
+            audit::STATEMENTS,
+            authorizations::STATEMENTS,
+            connections::STATEMENTS,
+            events::STATEMENTS,
+            keys::STATEMENTS,
+            refreshes::STATEMENTS,
+        ]
+        .concat()
+    }
+
+    /// A migrated store on a SQLite file in a folder that goes with the guard.
+    pub(crate) async fn temporary_store() -> (Store, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::Sqlite(folder.path().join("deep/folder/connector.db"));
+        let vault = Vault::new("k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap());
+        let store = Store::open(&url, vault, Random::system()).await.unwrap();
+        store.migrate().await.unwrap();
+        (store, folder)
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_understood_by_sqlite() {
+        let (store, _folder) = temporary_store().await;
+        for (name, sql) in statements() {
+            store
+                .database
+                .prepare(sql)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+
+    #[test]
+    fn both_engines_have_the_same_migrations() {
+        let names = |folder: &str| {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("migrations")
+                .join(folder);
+            let mut names: Vec<_> = std::fs::read_dir(path)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        assert!(!names("sqlite").is_empty());
+        assert_eq!(names("sqlite"), names("postgres"));
+    }
+
+    #[test]
+    fn a_database_url_says_what_it_may_be_and_never_shows_its_password() {
+        let url: DatabaseUrl = "postgres://user:canary@host/db".parse().unwrap();
+        assert!(!format!("{url:?}").contains("canary"));
+        for bad in ["", "sqlite://", "mysql://x", "/tmp/x.db"] {
+            assert!(bad.parse::<DatabaseUrl>().is_err(), "{bad}");
+        }
+    }
+}
