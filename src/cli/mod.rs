@@ -1,0 +1,95 @@
+//! The command line (DESIGN.md section 3).
+//!
+//! Guarantees exit code 0 for done, 1 for failed and 2 for bad usage or settings; that what a command gives goes to
+//! standard output and everything else to standard error; and that each command reads only the settings that it needs.
+
+mod keys;
+mod output;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Problem;
+
+/// Connects a marketplace's sellers to Mercado Pago, keeps their tokens sealed and fresh, and proxies the platform's calls
+/// with the right seller's token.
+///
+/// Settings come from environment variables and a `.env` file; `.env.example` lists them all.
+#[derive(Debug, Parser)]
+#[command(name = "marketplace-connector", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make encryption keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+}
+
+/// The settings are wrong: exit code 2, where every other failure is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+struct WrongSettings(Vec<Problem>);
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version come as errors too; clap knows which stream and which code.
+            let _ = message.print();
+            return ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => tell(&error, &mut std::io::stderr().lock()),
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Keys(command) => command.run(),
+        }
+    }
+}
+
+/// Writes why a command failed. What cannot be written is not told: there is nowhere to tell it.
+fn tell(error: &anyhow::Error, to: &mut dyn Write) -> ExitCode {
+    if error.is::<WrongSettings>() {
+        let _ = writeln!(to, "{error}");
+        ExitCode::from(2)
+    } else {
+        let _ = writeln!(to, "error: {error:#}");
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_and_argument_is_explained() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
+            }
+            for command in command.get_subcommands() {
+                check(command, &path);
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command(), "");
+    }
+}
