@@ -5,6 +5,7 @@
 //! <- http <- app <- cli`. `sandbox` is an independent simulator of Mercado Pago and knows only the clock and the
 //! randomness of `domain`, so that a shared bug cannot hide in shared code.
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod domain;

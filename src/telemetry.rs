@@ -13,8 +13,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{LogFormat, TelemetrySettings};
 
 /// Upper bounds of latency histograms in seconds: fine where a proxied call's own share lies, coarse up to its deadline.
-const SECONDS_BUCKETS: [f64; 16] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+const SECONDS_BUCKETS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    30.0,
+];
 
 /// Why telemetry could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +38,9 @@ pub enum TelemetryError {
 /// Sends the process's log lines to standard error from here on. Once per process.
 pub fn start_logs(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&settings.filter)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => lines.with_ansi(false).finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
@@ -75,8 +79,14 @@ mod tests {
         metrics::counter!("connector_test_total", "outcome" => "good").increment(2);
         metrics::histogram!("connector_test_seconds").record(0.02);
         let text = metrics().unwrap().render();
-        assert!(text.contains(r#"connector_test_total{outcome="good"} 2"#), "{text}");
-        assert!(text.contains(r#"connector_test_seconds_bucket{le="0.025"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"connector_test_total{outcome="good"} 2"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"connector_test_seconds_bucket{le="0.025"} 1"#),
+            "{text}"
+        );
         handle.run_upkeep();
     }
 }

@@ -7,7 +7,7 @@ use crate::vault::Keyring;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Print a new encryption key with its id, for ENCRYPTION_KEYS
+    /// Print a new encryption key with its id, for `ENCRYPTION_KEYS`
     Generate(Format),
 }
 

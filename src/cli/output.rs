@@ -22,7 +22,10 @@ pub(super) struct Output {
 impl Output {
     /// Standard output.
     pub(super) fn new(format: Format) -> Self {
-        Self { to: Box::new(std::io::stdout()), json: format.json }
+        Self {
+            to: Box::new(std::io::stdout()),
+            json: format.json,
+        }
     }
 
     /// Writes `value` as one JSON document, or `text` for people.
