@@ -8,8 +8,11 @@
 pub mod access;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod domain;
 pub mod mercadopago;
+pub mod refresh;
+pub mod rescue;
 pub mod storage;
 pub mod telemetry;
 pub mod vault;

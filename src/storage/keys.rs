@@ -89,8 +89,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DatabaseUrl;
     use crate::domain::random::Random;
-    use crate::storage::DatabaseUrl;
     use crate::storage::tests::temporary_store;
     use crate::vault::Vault;
 

@@ -17,9 +17,7 @@ mod events;
 mod keys;
 mod refreshes;
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
+use crate::config::DatabaseUrl;
 use crate::domain::random::Random;
 use crate::vault::{Vault, VaultError};
 
@@ -31,7 +29,8 @@ pub use authorizations::{
 };
 pub use connections::{ConnectionFilter, OpenConnection, Overview, Page};
 pub use events::EventRow;
-pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh};
+pub(crate) use refreshes::retry_after_unknown;
+pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh, SucceededRefresh};
 
 use dispatch::Database;
 
@@ -87,41 +86,6 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Where the data lies: `sqlite://path` or `postgres://...`. Its `Debug` hides the password.
-#[derive(Clone, PartialEq, Eq)]
-pub enum DatabaseUrl {
-    /// A file; it and its folders are created when missing.
-    Sqlite(PathBuf),
-    /// A PostgreSQL server, by its URL.
-    Postgres(String),
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = "is neither `sqlite://path/of/file.db` nor `postgres://user:password@host/database`";
-        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
-            Ok(Self::Sqlite(path.into()))
-        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            text.parse::<sqlx::postgres::PgConnectOptions>()
-                .map_err(|_| form)?;
-            Ok(Self::Postgres(text.to_owned()))
-        } else {
-            Err(form)
-        }
-    }
-}
-
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Self::Postgres(_) => f.write_str("postgres://[redacted]"),
-        }
-    }
-}
-
 /// The store. Clones share the pools.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -158,6 +122,8 @@ impl Store {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// Every statement there is, with its name.
@@ -212,14 +178,5 @@ pub(crate) mod tests {
         };
         assert!(!names("sqlite").is_empty());
         assert_eq!(names("sqlite"), names("postgres"));
-    }
-
-    #[test]
-    fn a_database_url_says_what_it_may_be_and_never_shows_its_password() {
-        let url: DatabaseUrl = "postgres://user:canary@host/db".parse().unwrap();
-        assert!(!format!("{url:?}").contains("canary"));
-        for bad in ["", "sqlite://", "mysql://x", "/tmp/x.db"] {
-            assert!(bad.parse::<DatabaseUrl>().is_err(), "{bad}");
-        }
     }
 }

@@ -107,6 +107,21 @@ pub struct ClaimedRefresh {
     pub data_key: DataKey,
 }
 
+/// A new token set and what goes with it.
+#[derive(Debug)]
+pub struct SucceededRefresh<'a> {
+    /// The connection as it stands from now on.
+    pub next: Connection,
+    /// The new tokens.
+    pub tokens: &'a TokenSet,
+    /// The connection's data key.
+    pub data_key: &'a DataKey,
+    /// What is told of it.
+    pub event: NewEvent,
+    /// What is audited of it.
+    pub audit: NewAudit,
+}
+
 /// How an attempt ended that brought no tokens.
 #[derive(Debug)]
 pub struct FailedRefresh {
@@ -328,29 +343,25 @@ impl Store {
     /// what is told and what is audited. False when the row has moved on (then only the attempt is finished).
     pub async fn store_refreshed(
         &self,
-        attempt: &RefreshAttempt,
-        next: &Connection,
-        tokens: &TokenSet,
-        data_key: &DataKey,
-        events: &[NewEvent],
-        audit: &NewAudit,
+        attempt: &RefreshAttemptId,
+        spent_generation: i64,
+        succeeded: &SucceededRefresh<'_>,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
+        let next = &succeeded.next;
         let mut tx = self.database.begin().await?;
-        let stored = update_connection(&mut tx, next, attempt.generation).await?;
+        let stored = update_connection(&mut tx, next, spent_generation).await?;
         let outcome = if stored {
             RefreshOutcome::Succeeded
         } else {
             RefreshOutcome::Superseded
         };
         if stored {
-            update_tokens(&mut tx, next, tokens, data_key).await?;
-            for event in events {
-                insert_event(&mut tx, event).await?;
-            }
-            insert_audit(&mut tx, audit, &self.random).await?;
+            update_tokens(&mut tx, next, succeeded.tokens, succeeded.data_key).await?;
+            insert_event(&mut tx, &succeeded.event).await?;
+            insert_audit(&mut tx, &succeeded.audit, &self.random).await?;
         }
-        finish_attempt(&mut tx, &attempt.id, outcome, Some(200), None, now).await?;
+        finish_attempt(&mut tx, attempt, outcome, Some(200), None, now).await?;
         tx.commit().await?;
         Ok(stored)
     }
