@@ -3,7 +3,12 @@
 //! Guarantees exit code 0 for done, 1 for failed and 2 for bad usage or settings; that what a command gives goes to
 //! standard output and everything else to standard error; and that each command reads only the settings that it needs.
 
+mod admins;
+mod api_keys;
+mod connections;
 mod keys;
+mod migrate;
+mod operator;
 mod output;
 
 use std::ffi::OsString;
@@ -13,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Problem;
+use operator::block_on;
 
 /// Connects a marketplace's sellers to Mercado Pago, keeps their tokens sealed and fresh, and proxies the platform's calls
 /// with the right seller's token.
@@ -27,9 +33,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make encryption keys.
+    /// Bring the database up to date
+    Migrate,
+    /// Make encryption keys, and see which are in use
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// The platform's API keys
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeys),
+    /// Who signs in to the console
+    #[command(subcommand)]
+    Admins(admins::Admins),
+    /// The sellers' connections
+    #[command(subcommand)]
+    Connections(connections::Connections),
 }
 
 /// The settings are wrong: exit code 2, where every other failure is 1.
@@ -56,7 +73,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Migrate => block_on(migrate::run()),
             Self::Keys(command) => command.run(),
+            Self::ApiKeys(command) => block_on(command.run()),
+            Self::Admins(command) => block_on(command.run()),
+            Self::Connections(command) => block_on(command.run()),
         }
     }
 }

@@ -19,7 +19,7 @@ mod refreshes;
 
 use crate::config::DatabaseUrl;
 use crate::domain::random::Random;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Keyring, Vault, VaultError};
 
 pub use access::{Admin, ApiKey, NewAdmin, NewApiKey, Role, Session, SignInLimit};
 pub use applications::{ApplicationState, RecentOutcomes};
@@ -109,6 +109,19 @@ impl Store {
         self.database.migrate().await
     }
 
+    /// Brings a database up to date without any key.
+    pub async fn migrate_at(url: &DatabaseUrl) -> Result<(), StoreError> {
+        let database = Database::open(url).await?;
+        database.migrate().await?;
+        database.close().await;
+        Ok(())
+    }
+
+    /// The keys that the store seals and opens with.
+    pub fn keyring(&self) -> &Keyring {
+        self.vault.keyring()
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.database.ping().await
@@ -122,7 +135,6 @@ impl Store {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::path::PathBuf;
 
     use super::*;
 
@@ -166,7 +178,7 @@ pub(crate) mod tests {
     #[test]
     fn both_engines_have_the_same_migrations() {
         let names = |folder: &str| {
-            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join("migrations")
                 .join(folder);
             let mut names: Vec<_> = std::fs::read_dir(path)

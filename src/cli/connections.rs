@@ -1,0 +1,208 @@
+//! `connections`: what the API says of sellers' connections, for operators.
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::operator::Operator;
+use super::output::{Format, Output, local, table};
+use crate::domain::connection::{Connection, RefreshAttempt, Status};
+use crate::domain::ids::{ApplicationId, SellerId};
+use crate::storage::ConnectionFilter;
+
+/// Rows read at a time.
+const PAGE: u32 = 200;
+/// Refresh attempts shown with a connection.
+const ATTEMPTS: u32 = 10;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Connections {
+    /// List the connections, by seller
+    List(List),
+    /// Show one connection with its last refresh attempts
+    Show(One),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only of this application
+    #[arg(long)]
+    application: Option<ApplicationId>,
+    /// Only in this status: `active`, `reconnect_required` or `revoked`
+    #[arg(long, value_parser = status)]
+    status: Option<Status>,
+    /// Only those whose seller id or Mercado Pago account contains this
+    #[arg(long)]
+    q: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// One seller's connection.
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// The platform's id of the seller
+    seller_id: SellerId,
+    /// The application
+    #[arg(long, default_value = "default")]
+    application: ApplicationId,
+    #[command(flatten)]
+    format: Format,
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    text.parse()
+        .map_err(|_| "a status is `active`, `reconnect_required` or `revoked`".to_owned())
+}
+
+impl Connections {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::List(arguments) => arguments.run(&Operator::open().await?).await,
+            Self::Show(arguments) => arguments.show(&Operator::open().await?).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, operator: &Operator) -> anyhow::Result<()> {
+        let mut filter = ConnectionFilter {
+            application: self.application,
+            status: self.status,
+            q: self.q,
+            limit: PAGE,
+            ..ConnectionFilter::default()
+        };
+        let mut found: Vec<Connection> = Vec::new();
+        while found.len() < self.limit {
+            let page = operator.store.list_connections(&filter).await?;
+            found.extend(page.data);
+            let (Some(_), Some(last)) = (page.next, found.last()) else {
+                break;
+            };
+            filter.after = Some((last.seller_id.to_string(), last.application.to_string()));
+        }
+        found.truncate(self.limit);
+        let now = operator.now();
+        let row = |connection: &Connection| {
+            [
+                connection.seller_id.to_string(),
+                connection.application.to_string(),
+                connection.user_id.to_string(),
+                connection.status.to_string(),
+                connection
+                    .status_reason
+                    .map(|reason| reason.to_string())
+                    .unwrap_or_default(),
+                local(connection.access_token_expires_at),
+            ]
+        };
+        let headings = [
+            "seller",
+            "application",
+            "account",
+            "status",
+            "reason",
+            "token until",
+        ];
+        let text = table(headings, found.iter().map(row));
+        let views: Vec<_> = found
+            .iter()
+            .map(|connection| connection.view_at(now, None))
+            .collect();
+        Output::new(self.format).result(&views, &text)
+    }
+}
+
+impl One {
+    async fn find(&self, operator: &Operator) -> anyhow::Result<Connection> {
+        let found = operator
+            .store
+            .find_connection(&self.application, &self.seller_id)
+            .await?;
+        found.with_context(|| {
+            format!(
+                "seller {} has no connection to application {}",
+                self.seller_id, self.application
+            )
+        })
+    }
+
+    async fn show(self, operator: &Operator) -> anyhow::Result<()> {
+        let connection = self.find(operator).await?;
+        let attempts = operator
+            .store
+            .list_refresh_attempts(&connection.id, ATTEMPTS)
+            .await?;
+        let value = json!({
+            "connection": connection.view_at(operator.now(), None),
+            "refresh_attempts": attempts.iter().map(attempt_view).collect::<Vec<_>>(),
+        });
+        let mut text = describe(&connection, operator.now());
+        if !attempts.is_empty() {
+            text.push_str("\n\nrefresh attempts, newest first\n");
+            text.push_str(&table(
+                ["begun", "trigger", "outcome", "status", "error"],
+                attempts.iter().map(attempt_row),
+            ));
+        }
+        Output::new(self.format).result(&value, &text)
+    }
+}
+
+/// A connection, one member a line.
+fn describe(connection: &Connection, now: DateTime<Utc>) -> String {
+    let instant = |instant: Option<DateTime<Utc>>| instant.map_or_else(|| "-".to_owned(), local);
+    let reason = connection
+        .status_reason
+        .map_or_else(String::new, |reason| format!(" ({reason})"));
+    let rows = [
+        ("seller", connection.seller_id.to_string()),
+        ("application", connection.application.to_string()),
+        ("account", connection.user_id.to_string()),
+        ("status", format!("{}{reason}", connection.status)),
+        (
+            "usable",
+            if connection.is_usable_at(now) { "yes" } else { "no" }.to_owned(),
+        ),
+        ("token until", local(connection.access_token_expires_at)),
+        ("refresh due", instant(connection.refresh_due_at)),
+        ("last refreshed", instant(connection.last_refreshed_at)),
+        ("failed refreshes", connection.refresh_failures.to_string()),
+        ("connected", local(connection.connected_at)),
+        ("scopes", connection.scopes.join(" ")),
+    ];
+    rows.map(|(name, value)| format!("{name:<17} {value}")).join("\n")
+}
+
+fn attempt_row(attempt: &RefreshAttempt) -> [String; 5] {
+    [
+        local(attempt.started_at),
+        attempt.trigger.to_string(),
+        attempt
+            .outcome
+            .map_or_else(|| "under way".to_owned(), |outcome| outcome.to_string()),
+        attempt
+            .http_status
+            .map(|status| status.to_string())
+            .unwrap_or_default(),
+        attempt.error.clone().unwrap_or_default(),
+    ]
+}
+
+fn attempt_view(attempt: &RefreshAttempt) -> Value {
+    json!({
+        "id": attempt.id,
+        "generation": attempt.generation,
+        "trigger": attempt.trigger,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "outcome": attempt.outcome,
+        "http_status": attempt.http_status,
+        "error": attempt.error,
+    })
+}
