@@ -219,7 +219,7 @@ impl RefreshSettings {
         }
         let poll_interval = r.value(name::REFRESH_POLL_INTERVAL, values::some_duration);
         let concurrency = r.value(name::REFRESH_CONCURRENCY, values::count);
-        let rate = r.value(name::REFRESH_RATE, values::rate);
+        let rate = r.value(name::REFRESH_RATE, str::parse::<values::Rate>);
         let lease = r.value(name::REFRESH_LEASE, values::some_duration);
         let token_endpoint_timeout = r.value(name::TOKEN_ENDPOINT_TIMEOUT, values::some_duration);
         if let (Some(lease), Some(timeout)) = (lease, token_endpoint_timeout)

@@ -21,6 +21,25 @@ impl Rate {
     }
 }
 
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(number, unit)| {
+            let number: f64 = number.trim().parse().ok()?;
+            match unit.trim() {
+                "s" => Some(number),
+                "m" => Some(number / 60.0),
+                _ => None,
+            }
+        });
+        parsed
+            .filter(|rate| rate.is_finite() && *rate > 0.0)
+            .map(Self)
+            .ok_or_else(|| "must be a rate above zero like `20/s` or `600/m`".to_owned())
+    }
+}
+
 pub(super) fn boolean(value: &str) -> Parsed<bool> {
     value.parse().map_err(|_| "must be `true` or `false`".to_owned())
 }
@@ -76,21 +95,6 @@ pub(super) fn size(value: &str) -> Parsed<u64> {
 }
 
 /// `20/s` or `600/m`.
-pub(super) fn rate(value: &str) -> Parsed<Rate> {
-    let parsed = value.split_once('/').and_then(|(number, unit)| {
-        let number: f64 = number.trim().parse().ok()?;
-        match unit.trim() {
-            "s" => Some(number),
-            "m" => Some(number / 60.0),
-            _ => None,
-        }
-    });
-    parsed
-        .filter(|rate| rate.is_finite() && *rate > 0.0)
-        .map(Rate)
-        .ok_or_else(|| "must be a rate above zero like `20/s` or `600/m`".to_owned())
-}
-
 pub(super) fn fraction(value: &str) -> Parsed<f64> {
     value
         .parse()
@@ -213,8 +217,8 @@ mod tests {
     fn sizes_rates_and_durations_are_read_with_their_units() {
         assert_eq!(size("10MiB"), Ok(10 << 20));
         assert_eq!(size("512"), Ok(512));
-        assert_eq!(rate("20/s").map(Rate::per_second), Ok(20.0));
-        assert_eq!(rate("600/m").map(Rate::per_second), Ok(10.0));
+        assert_eq!("20/s".parse().map(Rate::per_second), Ok(20.0));
+        assert_eq!("600/m".parse().map(Rate::per_second), Ok(10.0));
         assert_eq!(
             durations("5s, 5m"),
             Ok(vec![Duration::from_secs(5), Duration::from_mins(5)])
@@ -231,7 +235,7 @@ mod tests {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "20", "0/s", "-1/s", "NaN/s", "inf/s", "20/h"] {
-            assert!(rate(wrong).is_err(), "{wrong}");
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
         }
         for wrong in ["", "5s,", "0s", "5"] {
             assert!(durations(wrong).is_err(), "{wrong}");

@@ -11,6 +11,8 @@
 mod breaker;
 mod flight;
 mod rescued;
+#[cfg(test)]
+mod scenarios;
 mod suspension;
 mod verdict;
 mod worker;

@@ -55,7 +55,8 @@ impl Refresher {
             return Ok(0);
         }
         let state = inner.store.application_state(&app.id).await?;
-        let limit = if state.suspended_at.is_none() {
+        let probing = state.suspended_at.is_some();
+        let limit = if !probing {
             DUE_AT_ONCE
         } else if inner
             .store
@@ -68,11 +69,17 @@ impl Refresher {
         };
         let due = inner.store.list_due(&app.id, now, limit).await?;
         let count = due.len();
-        self.renew(due).await;
+        self.renew(app, due, probing).await?;
         Ok(count)
     }
 
-    async fn renew(&self, due: Vec<ConnectionId>) {
+    /// Renews these. Stops where one of them shows that the application itself is refused, unless it is being probed.
+    async fn renew(
+        &self,
+        app: &Application,
+        due: Vec<ConnectionId>,
+        probing: bool,
+    ) -> Result<(), StoreError> {
         let permits = Arc::new(Semaphore::new(self.0.settings.concurrency));
         let mut pace =
             tokio::time::interval(Duration::from_secs_f64(1.0 / self.0.settings.rate.per_second()));
@@ -83,6 +90,17 @@ impl Refresher {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 break;
             };
+            if !probing
+                && self
+                    .0
+                    .store
+                    .application_state(&app.id)
+                    .await?
+                    .suspended_at
+                    .is_some()
+            {
+                break;
+            }
             let refresher = self.clone();
             tasks.spawn(async move {
                 let _permit = permit;
@@ -93,6 +111,7 @@ impl Refresher {
             });
         }
         while tasks.join_next().await.is_some() {}
+        Ok(())
     }
 
     /// Tells `connection.expiring` for connections that are not renewed, at each mark once.
