@@ -7,6 +7,8 @@
 
 mod exchange;
 mod return_url;
+#[cfg(test)]
+mod scenarios;
 
 use std::sync::Arc;
 
