@@ -29,7 +29,7 @@ struct Scene {
     clock: ManualClock,
     peer: Peer,
     app: Application,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Scene {
@@ -61,7 +61,7 @@ impl Scene {
             clock,
             peer,
             app,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -152,7 +152,7 @@ async fn a_seller_who_consents_is_connected_and_sent_back() {
         Err(ConnectError::UsedLink(_))
     ));
     assert_eq!(
-        std::fs::read_dir(scene._folder.path().join("rescue"))
+        std::fs::read_dir(scene.folder.path().join("rescue"))
             .unwrap()
             .count(),
         0

@@ -56,7 +56,7 @@ impl Inner {
             match self.store.claim_refresh(&request).await? {
                 Claim::Claimed(claimed) => return self.spend(app, *claimed).await,
                 Claim::Superseded(open) => return usable(*open, now),
-                Claim::NotRefreshable(open) => return self.not_refreshable(app, *open),
+                Claim::NotRefreshable(open) => return not_refreshable(app, &open.connection),
                 Claim::Absent => return Err(RefreshError::Absent),
                 Claim::Deferred(until) => {
                     return Err(RefreshError::TokenUnavailable {
@@ -108,28 +108,6 @@ impl Inner {
             }
         }
         Ok(None)
-    }
-
-    fn not_refreshable(&self, app: &Application, open: OpenConnection) -> Outcome {
-        let connection = &open.connection;
-        match connection.status {
-            Status::Revoked => Err(RefreshError::Revoked),
-            Status::ReconnectRequired => Err(RefreshError::ReconnectRequired {
-                reason: "Mercado Pago refused the grant",
-            }),
-            Status::Active if connection.client_id != app.client_id => {
-                tracing::warn!(
-                    connection = %connection.id, application = %app.id,
-                    "not refreshed: the tokens belong to another client_id than the configured one"
-                );
-                let reason = "the configured client_id is not the one its tokens were issued for";
-                Err(RefreshError::ReconnectRequired { reason })
-            }
-            Status::Active => {
-                let reason = "Mercado Pago gave no refresh token (scope offline_access)";
-                Err(RefreshError::ReconnectRequired { reason })
-            }
-        }
     }
 
     /// Spends the claimed refresh token and stores what comes of it.
@@ -419,6 +397,23 @@ impl Inner {
             None => Err(RefreshError::Absent),
         }
     }
+}
+
+/// Why a connection cannot be refreshed.
+fn not_refreshable(app: &Application, connection: &Connection) -> Outcome {
+    let reason = match connection.status {
+        Status::Revoked => return Err(RefreshError::Revoked),
+        Status::ReconnectRequired => "Mercado Pago refused the grant",
+        Status::Active if connection.client_id != app.client_id => {
+            tracing::warn!(
+                connection = %connection.id, application = %app.id,
+                "not refreshed: the tokens belong to another client_id than the configured one"
+            );
+            "the configured client_id is not the one its tokens were issued for"
+        }
+        Status::Active => "Mercado Pago gave no refresh token (scope offline_access)",
+    };
+    Err(RefreshError::ReconnectRequired { reason })
 }
 
 /// The connection if its access token is alive, else why not.

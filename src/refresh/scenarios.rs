@@ -48,7 +48,7 @@ struct Scene {
     clock: ManualClock,
     peer: Peer,
     app: Application,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Scene {
@@ -90,7 +90,7 @@ impl Scene {
             clock,
             peer,
             app,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -720,7 +720,7 @@ async fn a_late_answer_cannot_bring_a_revoked_connection_back() {
 async fn a_full_disk_spends_nothing() {
     let scene = Scene::playing([grant(2)]).await;
     let id = scene.connect("seller-1", 7).await;
-    std::fs::remove_dir_all(scene._folder.path().join("rescue")).unwrap();
+    std::fs::remove_dir_all(scene.folder.path().join("rescue")).unwrap();
     let error = scene
         .refresher
         .refresh(&id, None, Trigger::Manual)

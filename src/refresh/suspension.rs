@@ -115,7 +115,7 @@ impl Inner {
         };
         match self.store.resume_application(&app.id, &audit).await {
             Ok(true) => {
-                tracing::warn!(application = %app.id, "refreshing goes on: Mercado Pago accepts the application again")
+                tracing::warn!(application = %app.id, "refreshing goes on: Mercado Pago accepts the application again");
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the store failed after a refresh"),
@@ -131,10 +131,10 @@ impl Inner {
                 self.breakers.failed(&app.id, asked, now);
             }
             TokenError::NotSent { .. } | TokenError::Unknown { .. } => {
-                self.breakers.failed(&app.id, None, now)
+                self.breakers.failed(&app.id, None, now);
             }
             TokenError::GrantRejected { .. } | TokenError::ClientRejected { .. } => {
-                self.breakers.succeeded(&app.id)
+                self.breakers.succeeded(&app.id);
             }
         }
     }

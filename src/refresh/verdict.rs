@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn retry_after_is_never_undercut() {
         let error = TokenError::Throttled {
-            retry_after: Some(std::time::Duration::from_secs(7200)),
+            retry_after: Some(std::time::Duration::from_hours(2)),
         };
         let decided = verdict(&error, &attempt(), &connection(), 0.0, NOW);
         assert_eq!(

@@ -398,10 +398,10 @@ impl Store {
             Some(row) => Some(row.connection()?),
             None => None,
         };
-        if let Some(holder) = find_row_by_user_within(&mut tx, new.application, new.tokens.user_id).await? {
-            if holder.connection()?.seller_id != *new.seller_id {
-                return self.refuse(tx, new, Admission::AccountInUse).await;
-            }
+        if let Some(holder) = find_row_by_user_within(&mut tx, new.application, new.tokens.user_id).await?
+            && holder.connection()?.seller_id != *new.seller_id
+        {
+            return self.refuse(tx, new, Admission::AccountInUse).await;
         }
         let live = existing
             .as_ref()
@@ -416,10 +416,10 @@ impl Store {
             }
         }
         let reconnects = live.is_some();
-        if let Some((authorization, _)) = new.consent {
-            if !complete_request(&mut tx, authorization, new.now).await? {
-                return Ok(Admission::AlreadyCompleted);
-            }
+        if let Some((authorization, _)) = new.consent
+            && !complete_request(&mut tx, authorization, new.now).await?
+        {
+            return Ok(Admission::AlreadyCompleted);
         }
         let (mut next, generation) = if let Some(connection) = existing {
             let generation = connection.generation;

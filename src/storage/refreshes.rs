@@ -262,10 +262,11 @@ impl Store {
                 return Ok(Claim::Deferred(until));
             }
         }
-        if request.trigger == Trigger::Expired && connection.refresh_failures > 0 {
-            if let Some(until) = connection.refresh_due_at.filter(|due| *due > now) {
-                return Ok(Claim::Deferred(until));
-            }
+        if request.trigger == Trigger::Expired
+            && connection.refresh_failures > 0
+            && let Some(until) = connection.refresh_due_at.filter(|due| *due > now)
+        {
+            return Ok(Claim::Deferred(until));
         }
         if connection.client_id != request.client_id {
             postpone(
