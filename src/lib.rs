@@ -13,6 +13,7 @@ pub mod domain;
 pub mod mercadopago;
 pub mod refresh;
 pub mod rescue;
+pub mod sandbox;
 pub mod storage;
 pub mod telemetry;
 pub mod vault;

@@ -1,0 +1,215 @@
+//! A Mercado Pago that anyone can run offline: consent page, token endpoint, payments, refunds, customers, cards,
+//! subscriptions, notifications, and everything that goes wrong with them (DESIGN.md section 12).
+//!
+//! An independent implementation: it shares nothing with the connector but clock and randomness, so that a shared bug
+//! cannot hide in shared code. Behaviour follows Mercado Pago's documents; where they are silent, each module says what
+//! was chosen. Accounts, cards and money are simulated, no secret here protects anything real, and the control routes are
+//! open to whoever reaches the port: it is for development machines.
+
+mod agenda;
+mod answer;
+mod billing;
+mod caller;
+mod card_tokens;
+mod cards;
+mod catalogue;
+mod consent;
+mod control;
+mod customer_fields;
+mod customer_search;
+mod customers;
+mod faults;
+mod front;
+mod grants;
+mod input;
+mod invoices;
+mod notifications;
+mod oauth;
+mod options;
+mod payment;
+mod payment_request;
+mod payment_search;
+mod payments;
+mod plans;
+mod recorder;
+mod refunds;
+mod server;
+mod sites;
+mod state;
+mod subscription;
+mod subscription_fields;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, delete, get, post, put};
+use chrono::{DateTime, Duration, Utc};
+use http::StatusCode;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use faults::{Fault, FaultKind, FaultSyntax};
+pub use grants::EndReason;
+pub use options::{Client, OldAccessToken, SandboxOptions, Storefront, Webhook};
+pub use recorder::RecordedRequest;
+pub use state::TestSeller;
+
+use answer::Refusal;
+use front::Front;
+use state::World;
+
+/// A simulated Mercado Pago. Clones share the world.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    world: Arc<World>,
+}
+
+impl Sandbox {
+    /// A sandbox with its test sellers.
+    pub fn new(options: SandboxOptions) -> Self {
+        Self {
+            world: Arc::new(World::new(options)),
+        }
+    }
+
+    /// All routes, for calls without a connection. Faults that cut a connection show as a bare 502 here.
+    pub fn router(&self) -> Router {
+        let front = Front {
+            world: Arc::clone(&self.world),
+            routes: routes(Arc::clone(&self.world)),
+        };
+        Router::new().fallback(any(front::handle)).with_state(front)
+    }
+
+    /// Serves on `listener` until `stop`, and sends notifications meanwhile.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let sender = tokio::spawn(Arc::clone(&self.world).send_notifications(stop.clone()));
+        let served = server::serve(self.router(), listener, stop).await;
+        let _ = sender.await;
+        served
+    }
+
+    /// Decides on an authorization URL as the consent page would, and gives the callback URL. `seller` is a nickname or
+    /// an account id. The error is what the page would show.
+    pub fn consent(&self, authorization_url: &str, seller: &str, allow: bool) -> Result<String, String> {
+        consent::consent(&self.world, authorization_url, seller, allow)
+    }
+
+    /// The sandbox's time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.world.now()
+    }
+
+    /// Moves the sandbox's clock; what was due meanwhile happens.
+    pub fn advance(&self, by: Duration) {
+        self.world.advance(by);
+    }
+
+    /// Sets a fault. One whose route is unknown never strikes.
+    pub fn add_fault(&self, fault: Fault) {
+        self.world.faults.add(fault);
+    }
+
+    /// Takes all faults away.
+    pub fn clear_faults(&self) {
+        self.world.faults.clear();
+    }
+
+    /// The last requests, oldest first, without those to the control routes.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.world.recorder.requests()
+    }
+
+    /// Forgets the requests that arrived so far.
+    pub fn clear_requests(&self) {
+        self.world.recorder.clear();
+    }
+
+    /// How many calls of the token endpoint with this grant type were carried out, refused ones included.
+    pub fn token_calls(&self, grant_type: &str) -> u64 {
+        self.world.recorder.token_calls(grant_type)
+    }
+
+    /// The test sellers that can consent.
+    pub fn sellers(&self) -> Vec<TestSeller> {
+        self.world.test_sellers()
+    }
+
+    /// Ends what a seller granted to all applications; how many grants that were.
+    pub fn revoke(&self, user_id: u64, reason: EndReason) -> usize {
+        match self.world.seller(user_id) {
+            Some(seller) => self.world.end_grants(&seller, reason, |id, _| id == user_id),
+            None => 0,
+        }
+    }
+
+    /// Ends a seller's access tokens as their expiry would; the refresh tokens stay good.
+    pub fn expire_access_tokens(&self, user_id: u64) -> usize {
+        self.world.grants.expire_access(|id, _| id == user_id)
+    }
+
+    /// The public key with which a front end of this application makes card tokens.
+    pub fn application_key(&self, client_id: &str) -> Option<String> {
+        self.world.application_key(client_id)
+    }
+}
+
+fn routes(world: Arc<World>) -> Router {
+    Router::new()
+        .route("/authorization", get(consent::show).post(consent::decide))
+        .route("/oauth/token", post(oauth::token))
+        .route("/users/me", get(catalogue::users_me))
+        .route("/v1/payment_methods", get(catalogue::payment_methods))
+        .route("/v1/payment_methods/installments", get(catalogue::installments))
+        .route("/v1/identification_types", get(catalogue::identification_types))
+        .route("/v1/card_tokens", post(card_tokens::create))
+        .route("/v1/card_tokens/{id}", get(card_tokens::show))
+        .route("/v1/payments", post(payments::create))
+        .route("/v1/payments/search", get(payment_search::search))
+        .route("/v1/payments/{id}", get(payments::show).put(payments::update))
+        .route("/v1/payments/{id}/cancellations", put(payments::cancel))
+        .route(
+            "/v1/payments/{id}/refunds",
+            get(refunds::list).post(refunds::create),
+        )
+        .route("/v1/payments/{id}/refunds/{refund_id}", get(refunds::show))
+        .route(
+            "/v1/customers",
+            post(customers::create).put(customers::update_without_id),
+        )
+        .route("/v1/customers/search", get(customer_search::search))
+        .route(
+            "/v1/customers/{id}",
+            get(customers::show)
+                .put(customers::update)
+                .delete(customers::delete),
+        )
+        .route("/v1/customers/{id}/delete", delete(customers::delete))
+        .route("/v1/customers/{id}/cards", get(cards::list).post(cards::create))
+        .route(
+            "/v1/customers/{id}/cards/{card_id}",
+            get(cards::show).put(cards::update).delete(cards::delete),
+        )
+        .route("/preapproval_plan", post(plans::create))
+        .route("/preapproval_plan/search", get(plans::search))
+        .route("/preapproval_plan/{id}", get(plans::show).put(plans::update))
+        .route("/preapproval", post(subscriptions::create))
+        .route("/preapproval/search", get(subscriptions::search))
+        .route(
+            "/preapproval/{id}",
+            get(subscriptions::show).put(subscriptions::update),
+        )
+        .route("/authorized_payments", get(invoices::search))
+        .route("/authorized_payments/search", get(invoices::search))
+        .route("/authorized_payments/{id}", get(invoices::show))
+        .merge(control::routes())
+        .fallback(|| async { Refusal::plain(StatusCode::NOT_FOUND, "Resource not found") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+        })
+        .with_state(world)
+}
