@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod domain;
+pub mod http;
 pub mod mercadopago;
 pub mod refresh;
 pub mod rescue;

@@ -7,6 +7,7 @@
 
 mod exchange;
 mod return_url;
+mod revoke;
 #[cfg(test)]
 mod scenarios;
 
@@ -34,6 +35,7 @@ use crate::storage::{
 use crate::vault::DataKey;
 
 pub use return_url::{ReturnUrlError, ReturnUrls};
+pub use revoke::Revoker;
 
 /// How long a consent may take: Mercado Pago's codes live as long.
 const AUTHORIZATION_REQUEST_LIFE: TimeDelta = TimeDelta::minutes(10);

@@ -45,6 +45,11 @@ macro_rules! problem_codes {
                 match self { $(Self::$name => $title,)+ }
             }
 
+            /// `type` (RFC 9457 section 3.1.1): where the API reference tells of it, relative to the service.
+            pub fn type_reference(self) -> &'static str {
+                match self { $(Self::$name => concat!("/docs#", $text),)+ }
+            }
+
             /// Who can mend it.
             pub fn fault(self) -> Fault {
                 match self { $(Self::$name => Fault::$fault,)+ }

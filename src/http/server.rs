@@ -1,0 +1,125 @@
+//! Accepting connections and serving them: HTTP/1.1, plain or TLS, until told to stop.
+//!
+//! What is proxied goes straight to the proxy, all else through the router: the router's work would be a large part of a
+//! proxied call's cost (DESIGN.md section 15). Guarantees that a head that does not come in time or is too large ends the
+//! connection, that stopping lets every request under way finish, and that no failure of one connection touches another.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::AppState;
+use super::edge;
+
+/// A head has to be there by then; also how long a connection may idle between two requests. Above the idle time of the
+/// load balancers in front (usually 60 s), so that they are the ones who close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A TLS handshake has to be done by then.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request; larger ones are answered 431 by the parser.
+const MAX_HEAD: usize = 32 * 1024;
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What one listener serves.
+#[derive(Debug, Clone)]
+pub struct Site {
+    state: AppState,
+    router: Router,
+}
+
+impl Site {
+    /// A site of these routes.
+    pub(super) fn new(state: AppState, router: Router) -> Self {
+        Self {
+            state,
+            router: edge::noting_routes(router),
+        }
+    }
+
+    /// Answers one request of a client at `peer`.
+    pub async fn answer<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + 'static,
+    {
+        edge::answer(&self.state, &self.router, request, peer).await
+    }
+}
+
+/// Serves `site` on `listener` until `stop`, then waits at most `grace` for what is under way.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    site: Site,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let acceptor = tls.map(TlsAcceptor::from);
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Mostly a client that left already, or too many open files: neither ends the service.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        // Small answers are not worth waiting for a fuller packet.
+        let _ = stream.set_nodelay(true);
+        let (site, watcher) = (site.clone(), graceful.watcher());
+        match acceptor.clone() {
+            None => drop(tokio::spawn(serve_connection(stream, peer, site, watcher))),
+            Some(acceptor) => drop(tokio::spawn(async move {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_connection(stream, peer, site, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "a TLS handshake did not end in time"),
+                }
+            })),
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(
+            ?grace,
+            "requests were still under way at the end of the grace period"
+        );
+    }
+}
+
+async fn serve_connection<S>(stream: S, peer: SocketAddr, site: Site, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(site.answer(request, peer.ip()).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, %peer, "a connection ended with an error");
+    }
+}
