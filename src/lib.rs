@@ -12,6 +12,7 @@ pub mod connect;
 pub mod domain;
 pub mod http;
 pub mod mercadopago;
+pub mod proxy;
 pub mod refresh;
 pub mod rescue;
 pub mod sandbox;

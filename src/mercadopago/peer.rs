@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,6 +27,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     acts: Arc<Mutex<VecDeque<Act>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Peer {
@@ -36,10 +38,13 @@ impl Peer {
             address: listener.local_addr().unwrap(),
             requests: Arc::default(),
             acts: Arc::new(Mutex::new(acts.into_iter().collect())),
+            connections: Arc::default(),
         };
-        let (requests, acts) = (peer.requests.clone(), peer.acts.clone());
+        let (requests, acts, connections) =
+            (peer.requests.clone(), peer.acts.clone(), peer.connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(serve(stream, requests.clone(), acts.clone()));
             }
         });
@@ -49,6 +54,11 @@ impl Peer {
     /// Its origin.
     pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many connections came so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The requests so far, each with head and body, bytes outside ASCII replaced.

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use http::Method;
 
+use crate::domain::connection::text_enum;
 use crate::domain::scope::Scope;
 
 /// Whether a request may be sent again after it may have reached Mercado Pago.
@@ -18,6 +19,40 @@ pub enum Replay {
     Keyed,
     /// N: never once a byte went out.
     Never,
+}
+
+text_enum! {
+    /// The name under which calls are counted: few enough for a metric's label.
+    RouteClass {
+        /// Payments.
+        Payments = "payments",
+        /// Refunds of payments.
+        Refunds = "refunds",
+        /// Chargebacks.
+        Chargebacks = "chargebacks",
+        /// Customers.
+        Customers = "customers",
+        /// Saved cards of customers.
+        Cards = "cards",
+        /// Addresses of customers.
+        Addresses = "addresses",
+        /// Plans of subscriptions.
+        Plans = "plans",
+        /// Subscriptions.
+        Subscriptions = "subscriptions",
+        /// Invoices of subscriptions.
+        AuthorizedPayments = "authorized_payments",
+        /// Orders and their transactions.
+        Orders = "orders",
+        /// Checkout preferences.
+        Preferences = "preferences",
+        /// Merchant orders.
+        MerchantOrders = "merchant_orders",
+        /// The seller's account.
+        Account = "account",
+        /// Payment methods and identification types.
+        Catalogue = "catalogue",
+    }
 }
 
 /// One proxied route.
@@ -32,13 +67,13 @@ pub struct Route {
     /// Whether it may be sent again.
     pub replay: Replay,
     /// The name under which calls are counted.
-    pub class: &'static str,
+    pub class: RouteClass,
 }
 
 impl Route {
     /// Whether the answer is a payment whose approval or decline is counted: POST and PUT of payments.
     pub fn answers_with_a_payment(&self) -> bool {
-        self.class == "payments" && self.method != Method::GET
+        self.class == RouteClass::Payments && self.method != Method::GET
     }
 }
 
@@ -48,6 +83,10 @@ const PUT: Method = Method::PUT;
 const DELETE: Method = Method::DELETE;
 
 use Replay::{Keyed as K, Never as N, Read as R};
+use RouteClass::{
+    Account, Addresses, AuthorizedPayments, Cards, Catalogue, Chargebacks, Customers, MerchantOrders, Orders,
+    Payments, Plans, Preferences, Refunds, Subscriptions,
+};
 use Scope::{
     AccountRead, CustomersRead, CustomersWrite, OrdersRead, OrdersWrite, PaymentsRead, PaymentsWrite,
     PreferencesRead, PreferencesWrite, RefundsWrite, SubscriptionsRead, SubscriptionsWrite,
@@ -58,7 +97,7 @@ const fn route(
     template: &'static str,
     scope: Scope,
     replay: Replay,
-    class: &'static str,
+    class: RouteClass,
 ) -> Route {
     Route {
         method,
@@ -72,72 +111,72 @@ const fn route(
 /// Every route. Within one path the literal segment wins over `{id}`.
 #[rustfmt::skip]
 pub static ROUTES: [Route; 61] = [
-    route(POST,   "/v1/payments",                               PaymentsWrite,      K, "payments"),
-    route(GET,    "/v1/payments/search",                        PaymentsRead,       R, "payments"),
-    route(GET,    "/v1/payments/{id}",                          PaymentsRead,       R, "payments"),
-    route(PUT,    "/v1/payments/{id}",                          PaymentsWrite,      N, "payments"),
-    route(PUT,    "/v1/payments/{id}/cancellations",            PaymentsWrite,      N, "payments"),
-    route(POST,   "/v1/payments/{id}/refunds",                  RefundsWrite,       K, "refunds"),
-    route(GET,    "/v1/payments/{id}/refunds",                  PaymentsRead,       R, "refunds"),
-    route(GET,    "/v1/payments/{id}/refunds/{id}",             PaymentsRead,       R, "refunds"),
-    route(GET,    "/v1/chargebacks/search",                     PaymentsRead,       R, "chargebacks"),
-    route(GET,    "/v1/chargebacks/{id}",                       PaymentsRead,       R, "chargebacks"),
-    route(PUT,    "/v1/chargebacks/{id}",                       PaymentsWrite,      N, "chargebacks"),
+    route(POST,   "/v1/payments",                               PaymentsWrite,      K, Payments),
+    route(GET,    "/v1/payments/search",                        PaymentsRead,       R, Payments),
+    route(GET,    "/v1/payments/{id}",                          PaymentsRead,       R, Payments),
+    route(PUT,    "/v1/payments/{id}",                          PaymentsWrite,      N, Payments),
+    route(PUT,    "/v1/payments/{id}/cancellations",            PaymentsWrite,      N, Payments),
+    route(POST,   "/v1/payments/{id}/refunds",                  RefundsWrite,       K, Refunds),
+    route(GET,    "/v1/payments/{id}/refunds",                  PaymentsRead,       R, Refunds),
+    route(GET,    "/v1/payments/{id}/refunds/{id}",             PaymentsRead,       R, Refunds),
+    route(GET,    "/v1/chargebacks/search",                     PaymentsRead,       R, Chargebacks),
+    route(GET,    "/v1/chargebacks/{id}",                       PaymentsRead,       R, Chargebacks),
+    route(PUT,    "/v1/chargebacks/{id}",                       PaymentsWrite,      N, Chargebacks),
 
-    route(POST,   "/v1/customers",                              CustomersWrite,     N, "customers"),
-    route(GET,    "/v1/customers/search",                       CustomersRead,      R, "customers"),
-    route(GET,    "/v1/customers/{id}",                         CustomersRead,      R, "customers"),
-    route(PUT,    "/v1/customers/{id}",                         CustomersWrite,     N, "customers"),
-    route(DELETE, "/v1/customers/{id}",                         CustomersWrite,     N, "customers"),
-    route(DELETE, "/v1/customers/{id}/delete",                  CustomersWrite,     N, "customers"),
-    route(POST,   "/v1/customers/{id}/cards",                   CustomersWrite,     N, "cards"),
-    route(GET,    "/v1/customers/{id}/cards",                   CustomersRead,      R, "cards"),
-    route(GET,    "/v1/customers/{id}/cards/{id}",              CustomersRead,      R, "cards"),
-    route(PUT,    "/v1/customers/{id}/cards/{id}",              CustomersWrite,     N, "cards"),
-    route(DELETE, "/v1/customers/{id}/cards/{id}",              CustomersWrite,     N, "cards"),
-    route(POST,   "/v1/customers/{id}/addresses",               CustomersWrite,     N, "addresses"),
-    route(GET,    "/v1/customers/{id}/addresses",               CustomersRead,      R, "addresses"),
-    route(GET,    "/v1/customers/{id}/addresses/{id}",          CustomersRead,      R, "addresses"),
-    route(PUT,    "/v1/customers/{id}/addresses/{id}",          CustomersWrite,     N, "addresses"),
-    route(DELETE, "/v1/customers/{id}/addresses/{id}",          CustomersWrite,     N, "addresses"),
+    route(POST,   "/v1/customers",                              CustomersWrite,     N, Customers),
+    route(GET,    "/v1/customers/search",                       CustomersRead,      R, Customers),
+    route(GET,    "/v1/customers/{id}",                         CustomersRead,      R, Customers),
+    route(PUT,    "/v1/customers/{id}",                         CustomersWrite,     N, Customers),
+    route(DELETE, "/v1/customers/{id}",                         CustomersWrite,     N, Customers),
+    route(DELETE, "/v1/customers/{id}/delete",                  CustomersWrite,     N, Customers),
+    route(POST,   "/v1/customers/{id}/cards",                   CustomersWrite,     N, Cards),
+    route(GET,    "/v1/customers/{id}/cards",                   CustomersRead,      R, Cards),
+    route(GET,    "/v1/customers/{id}/cards/{id}",              CustomersRead,      R, Cards),
+    route(PUT,    "/v1/customers/{id}/cards/{id}",              CustomersWrite,     N, Cards),
+    route(DELETE, "/v1/customers/{id}/cards/{id}",              CustomersWrite,     N, Cards),
+    route(POST,   "/v1/customers/{id}/addresses",               CustomersWrite,     N, Addresses),
+    route(GET,    "/v1/customers/{id}/addresses",               CustomersRead,      R, Addresses),
+    route(GET,    "/v1/customers/{id}/addresses/{id}",          CustomersRead,      R, Addresses),
+    route(PUT,    "/v1/customers/{id}/addresses/{id}",          CustomersWrite,     N, Addresses),
+    route(DELETE, "/v1/customers/{id}/addresses/{id}",          CustomersWrite,     N, Addresses),
 
-    route(POST,   "/preapproval_plan",                          SubscriptionsWrite, N, "plans"),
-    route(GET,    "/preapproval_plan/search",                   SubscriptionsRead,  R, "plans"),
-    route(GET,    "/preapproval_plan/{id}",                     SubscriptionsRead,  R, "plans"),
-    route(PUT,    "/preapproval_plan/{id}",                     SubscriptionsWrite, N, "plans"),
-    route(POST,   "/preapproval",                               SubscriptionsWrite, N, "subscriptions"),
-    route(GET,    "/preapproval/search",                        SubscriptionsRead,  R, "subscriptions"),
-    route(GET,    "/preapproval/export",                        SubscriptionsRead,  R, "subscriptions"),
-    route(GET,    "/preapproval/{id}",                          SubscriptionsRead,  R, "subscriptions"),
-    route(PUT,    "/preapproval/{id}",                          SubscriptionsWrite, N, "subscriptions"),
-    route(GET,    "/authorized_payments",                       SubscriptionsRead,  R, "authorized_payments"),
-    route(GET,    "/authorized_payments/search",                SubscriptionsRead,  R, "authorized_payments"),
-    route(GET,    "/authorized_payments/{id}",                  SubscriptionsRead,  R, "authorized_payments"),
+    route(POST,   "/preapproval_plan",                          SubscriptionsWrite, N, Plans),
+    route(GET,    "/preapproval_plan/search",                   SubscriptionsRead,  R, Plans),
+    route(GET,    "/preapproval_plan/{id}",                     SubscriptionsRead,  R, Plans),
+    route(PUT,    "/preapproval_plan/{id}",                     SubscriptionsWrite, N, Plans),
+    route(POST,   "/preapproval",                               SubscriptionsWrite, N, Subscriptions),
+    route(GET,    "/preapproval/search",                        SubscriptionsRead,  R, Subscriptions),
+    route(GET,    "/preapproval/export",                        SubscriptionsRead,  R, Subscriptions),
+    route(GET,    "/preapproval/{id}",                          SubscriptionsRead,  R, Subscriptions),
+    route(PUT,    "/preapproval/{id}",                          SubscriptionsWrite, N, Subscriptions),
+    route(GET,    "/authorized_payments",                       SubscriptionsRead,  R, AuthorizedPayments),
+    route(GET,    "/authorized_payments/search",                SubscriptionsRead,  R, AuthorizedPayments),
+    route(GET,    "/authorized_payments/{id}",                  SubscriptionsRead,  R, AuthorizedPayments),
 
-    route(POST,   "/v1/orders",                                 OrdersWrite,        K, "orders"),
-    route(GET,    "/v1/orders",                                 OrdersRead,         R, "orders"),
-    route(GET,    "/v1/orders/{id}",                            OrdersRead,         R, "orders"),
-    route(POST,   "/v1/orders/{id}/process",                    OrdersWrite,        K, "orders"),
-    route(POST,   "/v1/orders/{id}/cancel",                     OrdersWrite,        K, "orders"),
-    route(POST,   "/v1/orders/{id}/capture",                    OrdersWrite,        K, "orders"),
-    route(POST,   "/v1/orders/{id}/refund",                     OrdersWrite,        K, "orders"),
-    route(POST,   "/v1/orders/{id}/transactions",               OrdersWrite,        K, "orders"),
-    route(PUT,    "/v1/orders/{id}/transactions/{id}",          OrdersWrite,        N, "orders"),
-    route(DELETE, "/v1/orders/{id}/transactions/{id}",          OrdersWrite,        N, "orders"),
+    route(POST,   "/v1/orders",                                 OrdersWrite,        K, Orders),
+    route(GET,    "/v1/orders",                                 OrdersRead,         R, Orders),
+    route(GET,    "/v1/orders/{id}",                            OrdersRead,         R, Orders),
+    route(POST,   "/v1/orders/{id}/process",                    OrdersWrite,        K, Orders),
+    route(POST,   "/v1/orders/{id}/cancel",                     OrdersWrite,        K, Orders),
+    route(POST,   "/v1/orders/{id}/capture",                    OrdersWrite,        K, Orders),
+    route(POST,   "/v1/orders/{id}/refund",                     OrdersWrite,        K, Orders),
+    route(POST,   "/v1/orders/{id}/transactions",               OrdersWrite,        K, Orders),
+    route(PUT,    "/v1/orders/{id}/transactions/{id}",          OrdersWrite,        N, Orders),
+    route(DELETE, "/v1/orders/{id}/transactions/{id}",          OrdersWrite,        N, Orders),
 
-    route(POST,   "/checkout/preferences",                      PreferencesWrite,   N, "preferences"),
-    route(GET,    "/checkout/preferences/search",               PreferencesRead,    R, "preferences"),
-    route(GET,    "/checkout/preferences/{id}",                 PreferencesRead,    R, "preferences"),
-    route(PUT,    "/checkout/preferences/{id}",                 PreferencesWrite,   N, "preferences"),
-    route(POST,   "/merchant_orders",                           PreferencesWrite,   N, "merchant_orders"),
-    route(GET,    "/merchant_orders/search",                    PreferencesRead,    R, "merchant_orders"),
-    route(GET,    "/merchant_orders/{id}",                      PreferencesRead,    R, "merchant_orders"),
-    route(PUT,    "/merchant_orders/{id}",                      PreferencesWrite,   N, "merchant_orders"),
+    route(POST,   "/checkout/preferences",                      PreferencesWrite,   N, Preferences),
+    route(GET,    "/checkout/preferences/search",               PreferencesRead,    R, Preferences),
+    route(GET,    "/checkout/preferences/{id}",                 PreferencesRead,    R, Preferences),
+    route(PUT,    "/checkout/preferences/{id}",                 PreferencesWrite,   N, Preferences),
+    route(POST,   "/merchant_orders",                           PreferencesWrite,   N, MerchantOrders),
+    route(GET,    "/merchant_orders/search",                    PreferencesRead,    R, MerchantOrders),
+    route(GET,    "/merchant_orders/{id}",                      PreferencesRead,    R, MerchantOrders),
+    route(PUT,    "/merchant_orders/{id}",                      PreferencesWrite,   N, MerchantOrders),
 
-    route(GET,    "/users/me",                                  AccountRead,        R, "account"),
-    route(GET,    "/v1/payment_methods",                        AccountRead,        R, "catalogue"),
-    route(GET,    "/v1/payment_methods/installments",           AccountRead,        R, "catalogue"),
-    route(GET,    "/v1/identification_types",                   AccountRead,        R, "catalogue"),
+    route(GET,    "/users/me",                                  AccountRead,        R, Account),
+    route(GET,    "/v1/payment_methods",                        AccountRead,        R, Catalogue),
+    route(GET,    "/v1/payment_methods/installments",           AccountRead,        R, Catalogue),
+    route(GET,    "/v1/identification_types",                   AccountRead,        R, Catalogue),
 ];
 
 /// What a method and a path are in the table.

@@ -1,0 +1,8 @@
+//! The proxied call.
+
+mod headers;
+mod idle;
+mod path;
+mod retry;
+mod upload;
+mod upstream;
