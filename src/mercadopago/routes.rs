@@ -73,7 +73,7 @@ pub struct Route {
 impl Route {
     /// Whether the answer is a payment whose approval or decline is counted: POST and PUT of payments.
     pub fn answers_with_a_payment(&self) -> bool {
-        self.class == RouteClass::Payments && self.method != Method::GET
+        self.class == Payments && self.method != GET
     }
 }
 

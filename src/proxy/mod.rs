@@ -20,6 +20,8 @@ mod path;
 mod problem;
 mod record;
 mod retry;
+#[cfg(test)]
+mod scenarios;
 mod sellers;
 mod unauthorized;
 mod upload;
@@ -257,12 +259,11 @@ impl Inner {
             path,
             query,
         } = target;
-        let credential = match seller(selector, seller_of_token)? {
-            Some(seller) => Credential::Seller(self.seller(&known_key, &seller, record).await?),
-            None => {
-                self.take_seat(None, record)?;
-                Credential::Own(self.own_accounts.token(app, now, deadline).await?)
-            }
+        let credential = if let Some(seller) = seller(selector, seller_of_token)? {
+            Credential::Seller(self.seller(&known_key, &seller, record).await?)
+        } else {
+            self.take_seat(None, record)?;
+            Credential::Own(self.own_accounts.token(app, now, deadline).await?)
         };
         let target = upstream
             .target(path, query)

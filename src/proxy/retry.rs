@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     const SOON: Option<Duration> = Some(Duration::from_secs(2));
-    const LATE: Option<Duration> = Some(Duration::from_secs(60));
+    const LATE: Option<Duration> = Some(Duration::from_mins(1));
 
     fn failures() -> Vec<(Failure, &'static str)> {
         let answered = |status, retry_after| Failure::Answered { status, retry_after };

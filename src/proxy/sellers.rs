@@ -198,13 +198,12 @@ impl Sellers {
         let question = self
             .store
             .open_connection(&connection.application, &connection.seller_id);
-        match self.patience.ask(false, now, question).await? {
-            Some(open) => Ok(self.remember(open, Some(known), now)),
-            None => {
-                self.cache
-                    .remove(self.hash(&connection.application, &connection.seller_id));
-                Err(not_found())
-            }
+        if let Some(open) = self.patience.ask(false, now, question).await? {
+            Ok(self.remember(open, Some(known), now))
+        } else {
+            self.cache
+                .remove(self.hash(&connection.application, &connection.seller_id));
+            Err(not_found())
         }
     }
 

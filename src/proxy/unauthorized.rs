@@ -85,13 +85,12 @@ impl Inner {
         let mut suspicion = known.seat.suspicion.lock().await;
         let shared = suspicion.verdict.as_ref();
         let shared = shared.filter(|(of, at, _)| *of == generation && *at >= refused.sent_at);
-        let verdict = match shared {
-            Some((_, _, verdict)) => verdict.clone(),
-            None => {
-                let verdict = self.probe(refused, token).await;
-                suspicion.verdict = Some((generation, Instant::now(), verdict.clone()));
-                verdict
-            }
+        let verdict = if let Some((_, _, verdict)) = shared {
+            verdict.clone()
+        } else {
+            let verdict = self.probe(refused, token).await;
+            suspicion.verdict = Some((generation, Instant::now(), verdict.clone()));
+            verdict
         };
         if verdict != Probe::Dead {
             return Ok(After401::PassOn);

@@ -91,7 +91,7 @@ impl Upstream {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         tcp.set_connect_timeout(Some(connect_timeout));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
