@@ -1,0 +1,4 @@
+//! The one integration binary. Peers are real: our sandbox as the provider, a real database, real sockets, and for some
+//! suites a real browser and the official SDKs. Time is advanced, never slept.
+
+mod architecture;
