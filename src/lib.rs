@@ -6,9 +6,11 @@
 //! randomness of `domain`, so that a shared bug cannot hide in shared code.
 
 pub mod access;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod demo;
 pub mod domain;
 pub mod http;
 pub mod mercadopago;

@@ -5,11 +5,13 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::operator::Operator;
+use super::operator::{Operator, with_app};
 use super::output::{Format, Output, local, table};
-use crate::domain::connection::{Connection, RefreshAttempt, Status};
+use crate::domain::connection::{Connection, RefreshAttempt, Status, StatusReason, Trigger};
+use crate::domain::event::Actor;
 use crate::domain::ids::{ApplicationId, SellerId};
-use crate::storage::ConnectionFilter;
+use crate::http::Services;
+use crate::storage::{ConnectionFilter, Store};
 
 /// Rows read at a time.
 const PAGE: u32 = 200;
@@ -22,6 +24,10 @@ pub(super) enum Connections {
     List(List),
     /// Show one connection with its last refresh attempts
     Show(One),
+    /// Renew a connection's tokens now, also when it waits for the seller
+    Refresh(One),
+    /// End a connection: its tokens are destroyed at once
+    Revoke(One),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +70,8 @@ impl Connections {
         match self {
             Self::List(arguments) => arguments.run(&Operator::open().await?).await,
             Self::Show(arguments) => arguments.show(&Operator::open().await?).await,
+            Self::Refresh(arguments) => with_app(async |app| arguments.refresh(app).await).await,
+            Self::Revoke(arguments) => with_app(async |app| arguments.revoke(app).await).await,
         }
     }
 }
@@ -119,21 +127,20 @@ impl List {
 }
 
 impl One {
-    async fn find(&self, operator: &Operator) -> anyhow::Result<Connection> {
-        let found = operator
-            .store
-            .find_connection(&self.application, &self.seller_id)
-            .await?;
-        found.with_context(|| {
-            format!(
-                "seller {} has no connection to application {}",
-                self.seller_id, self.application
-            )
-        })
+    async fn find(&self, store: &Store) -> anyhow::Result<Connection> {
+        let found = store.find_connection(&self.application, &self.seller_id).await?;
+        found.with_context(|| self.nothing())
+    }
+
+    fn nothing(&self) -> String {
+        format!(
+            "seller {} has no connection to application {}",
+            self.seller_id, self.application
+        )
     }
 
     async fn show(self, operator: &Operator) -> anyhow::Result<()> {
-        let connection = self.find(operator).await?;
+        let connection = self.find(&operator.store).await?;
         let attempts = operator
             .store
             .list_refresh_attempts(&connection.id, ATTEMPTS)
@@ -151,6 +158,33 @@ impl One {
             ));
         }
         Output::new(self.format).result(&value, &text)
+    }
+}
+
+impl One {
+    async fn refresh(self, app: &Services) -> anyhow::Result<()> {
+        let connection = self.find(&app.store).await?;
+        app.refresher
+            .refresh(&connection.id, None, Trigger::Manual)
+            .await?;
+        self.tell(app).await
+    }
+
+    async fn revoke(self, app: &Services) -> anyhow::Result<()> {
+        let reason = StatusReason::RevokedByAdmin;
+        let ended = app
+            .revoker
+            .revoke(&self.application, &self.seller_id, reason, Actor::operator())
+            .await?;
+        ended.with_context(|| self.nothing())?;
+        self.tell(app).await
+    }
+
+    /// The connection as it stands now.
+    async fn tell(self, app: &Services) -> anyhow::Result<()> {
+        let connection = self.find(&app.store).await?;
+        let now = app.clock.now();
+        Output::new(self.format).result(&connection.view_at(now, None), &describe(&connection, now))
     }
 }
 

@@ -5,11 +5,16 @@
 
 mod admins;
 mod api_keys;
+mod connect_links;
 mod connections;
+mod demo;
+mod doctor;
 mod keys;
 mod migrate;
+mod openapi;
 mod operator;
 mod output;
+mod serve;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,6 +38,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the service
+    Serve(serve::Serve),
+    /// Run connector and sandbox with nothing to configure
+    ///
+    /// Prints a connect link, the console's address and password, an API key, and calls to paste. Ignores the environment
+    /// and `.env`. Nothing in it is real money.
+    Demo(demo::Demo),
     /// Bring the database up to date
     Migrate,
     /// Make encryption keys, and see which are in use
@@ -47,6 +59,13 @@ enum Command {
     /// The sellers' connections
     #[command(subcommand)]
     Connections(connections::Connections),
+    /// The links that sellers connect by
+    #[command(subcommand)]
+    ConnectLinks(connect_links::ConnectLinks),
+    /// Check settings, database, keys, clock and the way to Mercado Pago
+    Doctor(doctor::Doctor),
+    /// Print the OpenAPI 3.1 document of the API
+    Openapi,
 }
 
 /// The settings are wrong: exit code 2, where every other failure is 1.
@@ -73,11 +92,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Serve(command) => block_on(command.run()),
+            Self::Demo(command) => block_on(command.run()),
             Self::Migrate => block_on(migrate::run()),
             Self::Keys(command) => command.run(),
             Self::ApiKeys(command) => block_on(command.run()),
             Self::Admins(command) => block_on(command.run()),
             Self::Connections(command) => block_on(command.run()),
+            Self::ConnectLinks(command) => block_on(command.run()),
+            Self::Doctor(command) => block_on(command.run()),
+            Self::Openapi => openapi::run(),
         }
     }
 }

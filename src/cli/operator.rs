@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 
 use super::WrongSettings;
-use crate::config::{Sources, StoreConfig};
+use crate::app::{App, Migrate, OPERATOR_RESCUE_DIR, Seams};
+use crate::config::{Config, Sources, StoreConfig};
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::random::Random;
+use crate::http::Services;
 use crate::storage::Store;
 use crate::vault::Vault;
 
@@ -34,6 +36,20 @@ impl Operator {
     pub(super) fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
+}
+
+/// Does something that needs the whole service without serving, and waits for what it began.
+///
+/// Rescue files go to a folder of their own: a service that runs beside this command would take them for what a dead
+/// process left.
+pub(super) async fn with_app(work: impl AsyncFnOnce(&Services) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut config = Config::from_sources(&Sources::of_process()).map_err(WrongSettings)?;
+    config.refresh.rescue_dir.push(OPERATOR_RESCUE_DIR);
+    let app = App::build(config, Seams::default(), Migrate::First).await?;
+    app.apply_rescued().await;
+    let done = work(app.services()).await;
+    app.finish().await;
+    done
 }
 
 /// Runs a command's future to its end on a runtime of its own.

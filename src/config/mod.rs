@@ -72,6 +72,8 @@ pub struct Config {
     pub shutdown: ShutdownSettings,
     /// What it tells about itself.
     pub telemetry: TelemetrySettings,
+    /// Every setting with its value as it may be shown; of a secret only whether it is set.
+    pub shown: Vec<(String, String)>,
 }
 
 /// A certificate chain and its key, both PEM.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::reader::{Problem, Reader};
-use super::settings as name;
+use super::settings::{self as name, SETTINGS};
 use super::sources::Sources;
 use super::{
     Bootstrap, Branding, Config, DatabaseUrl, EventSettings, LogFormat, MIN_PASSWORD_CHARACTERS,
@@ -57,6 +57,10 @@ impl Config {
         let retention = Retention::read(r);
         let shutdown = ShutdownSettings::read(r);
         let telemetry = TelemetrySettings::read(r);
+        let shown = SETTINGS
+            .iter()
+            .map(|setting| (setting.name.to_owned(), r.shown(*setting)))
+            .collect();
         let store = store?;
         Some(Self {
             listen_addr: listen_addr?,
@@ -78,6 +82,7 @@ impl Config {
             retention: retention?,
             shutdown: shutdown?,
             telemetry: telemetry?,
+            shown,
         })
     }
 }

@@ -144,6 +144,19 @@ impl<'a> Reader<'a> {
         self.optional(setting, parse)
     }
 
+    /// A setting's value as it may be shown; of a secret only whether it is set.
+    pub(super) fn shown(&self, setting: Setting) -> String {
+        match (setting.secret, setting.unset) {
+            (true, _) if self.is_set(setting) => "set".to_owned(),
+            (true, Unset::Default(default)) => default.to_owned(),
+            (true, _) => "not set".to_owned(),
+            (false, Unset::Default(default)) => {
+                (self.source)(setting.name).unwrap_or_else(|| default.to_owned())
+            }
+            (false, _) => (self.source)(setting.name).unwrap_or_else(|| "not set".to_owned()),
+        }
+    }
+
     /// What was set, directly or by `NAME_FILE`.
     fn text_of(&self, setting: Setting) -> Result<Option<String>, String> {
         let direct = (self.source)(setting.name);

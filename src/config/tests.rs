@@ -238,7 +238,15 @@ fn debug_of_all_settings_shows_no_secret() {
         ("BOOTSTRAP_ADMIN_PASSWORD", "canary-canary"),
         ("MERCADOPAGO_WEBHOOK_SECRET", "canary"),
     ]));
-    let shown = format!("{:?}", read(&values).unwrap());
+    let config = read(&values).unwrap();
+    let client_secret = config
+        .shown
+        .iter()
+        .find(|(name, _)| name == "MERCADOPAGO_CLIENT_SECRET")
+        .unwrap();
+    assert_eq!(client_secret.1, "set");
+    assert_eq!(config.shown.len(), SETTINGS.len());
+    let shown = format!("{config:?}");
     assert!(!shown.contains("canary") && !shown.contains("AAAA"), "{shown}");
 }
 

@@ -16,6 +16,7 @@ mod dispatch;
 mod events;
 mod keys;
 mod refreshes;
+mod retention;
 
 use crate::config::DatabaseUrl;
 use crate::domain::random::Random;
@@ -149,6 +150,7 @@ pub(crate) mod tests {
             events::STATEMENTS,
             keys::STATEMENTS,
             refreshes::STATEMENTS,
+            retention::STATEMENTS,
         ]
         .concat()
     }

@@ -2,3 +2,4 @@
 //! suites a real browser and the official SDKs. Time is advanced, never slept.
 
 mod architecture;
+mod cli;

@@ -1,0 +1,204 @@
+//! What runs beside the requests. A worker takes no input: what is due is in the store (or in the rescue folder), so a
+//! crash, a second replica and a missed wake-up need no code of their own. Each is a step and a loop around it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Retention;
+use crate::http::AppState;
+use crate::refresh::Step;
+use crate::rescue::{RescueDir, Subject};
+use crate::storage::StoreError;
+
+/// How soon a worker looks again after it found work.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+const RESCUE_INTERVAL: Duration = Duration::from_secs(60);
+const GAUGES_INTERVAL: Duration = Duration::from_secs(15);
+/// Histograms are folded so often; between two foldings each observation costs memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+/// So many rows are removed in one transaction.
+const PURGED_AT_ONCE: u32 = 500;
+/// How long an ended link still answers that it is over, instead of being unknown.
+const ENDED_LINKS_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// Begins all workers; they end with `stop`, and the tracker holds them.
+pub(super) fn spawn(
+    tracker: &TaskTracker,
+    state: &AppState,
+    rescue: &RescueDir,
+    poll_interval: Duration,
+    retention: Retention,
+    stop: &CancellationToken,
+) {
+    let owned = || (state.clone(), stop.clone());
+    let (app, until) = owned();
+    tracker.spawn(every(poll_interval, until, move || {
+        let app = app.clone();
+        async move { renew(&app).await }
+    }));
+    let (app, until) = owned();
+    let rescue = rescue.clone();
+    tracker.spawn(every(RESCUE_INTERVAL, until, move || {
+        let (app, rescue) = (app.clone(), rescue.clone());
+        async move {
+            apply_rescued(&rescue, &app).await;
+            Step::Idle
+        }
+    }));
+    let (app, until) = owned();
+    tracker.spawn(every(PURGE_INTERVAL, until, move || {
+        let app = app.clone();
+        async move { purge(&app, retention).await }
+    }));
+    let (app, until) = owned();
+    tracker.spawn(every(GAUGES_INTERVAL, until, move || {
+        let app = app.clone();
+        async move {
+            measure(&app).await;
+            Step::Idle
+        }
+    }));
+    let (app, until) = owned();
+    tracker.spawn(every(UPKEEP_INTERVAL, until, move || {
+        app.metrics.run_upkeep();
+        std::future::ready(Step::Idle)
+    }));
+}
+
+/// Steps until `stop`: again at once while there is work, else after `interval`. A step that is interrupted by `stop` is
+/// dropped; what must not be dropped runs in tasks of its own.
+async fn every<F: Future<Output = Step>>(
+    interval: Duration,
+    stop: CancellationToken,
+    mut step: impl FnMut() -> F,
+) {
+    loop {
+        let Some(done) = stop.run_until_cancelled(step()).await else {
+            return;
+        };
+        let pause = match done {
+            Step::Worked(_) => BUSY_PAUSE,
+            Step::Idle => interval,
+        };
+        if stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+async fn renew(app: &AppState) -> Step {
+    app.refresher.step().await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the worker could not look for due refreshes");
+        Step::Idle
+    })
+}
+
+/// Applies what requests left behind whose process died, or whose answer could not be parsed.
+pub(super) async fn apply_rescued(rescue: &RescueDir, app: &AppState) {
+    let left = match rescue.list_left().await {
+        Ok(left) => left,
+        Err(error) => {
+            tracing::error!(%error, "the rescue folder cannot be read; check RESCUE_DIR");
+            return;
+        }
+    };
+    for file in left {
+        let name = file.name();
+        let applied = match file.subject() {
+            Some(Subject::Exchange { .. }) => {
+                app.connect.apply_rescued(file).await.map_err(anyhow::Error::from)
+            }
+            Some(Subject::Refresh { .. }) => app
+                .refresher
+                .apply_rescued(file)
+                .await
+                .map_err(anyhow::Error::from),
+            // Its head was never finished, so nothing was sent for it.
+            None => {
+                file.remove().await;
+                Ok(())
+            }
+        };
+        if let Err(error) = applied {
+            tracing::error!(
+                file = name,
+                error = format!("{error:#}"),
+                "a rescue file could not be applied; it is tried again"
+            );
+        }
+    }
+}
+
+/// Removes what was kept long enough.
+async fn purge(app: &AppState, retention: Retention) -> Step {
+    let removed = match purged(app, retention).await {
+        Ok(removed) => removed,
+        Err(error) => {
+            tracing::warn!(%error, "what was kept long enough could not be removed");
+            0
+        }
+    };
+    if removed == 0 {
+        Step::Idle
+    } else {
+        Step::Worked(usize::try_from(removed).unwrap_or(usize::MAX))
+    }
+}
+
+async fn purged(app: &AppState, retention: Retention) -> Result<u64, StoreError> {
+    let now = app.clock.now();
+    let mut removed = app.connect.purge(now - ENDED_LINKS_KEPT, PURGED_AT_ONCE).await?;
+    for application in app.applications.iter() {
+        let id = &application.id;
+        removed += app
+            .store
+            .purge_events(id, now - retention.events, PURGED_AT_ONCE)
+            .await?;
+        removed += app
+            .store
+            .purge_refresh_attempts(id, now - retention.attempts, PURGED_AT_ONCE)
+            .await?;
+    }
+    Ok(removed)
+}
+
+/// Sets the gauges that are read from the store.
+async fn measure(app: &AppState) {
+    let overview = match app.store.overview(None).await {
+        Ok(overview) => overview,
+        Err(error) => {
+            tracing::warn!(%error, "connections could not be counted");
+            return;
+        }
+    };
+    let by_status = [
+        ("active", overview.active),
+        ("reconnect_required", overview.reconnect_required),
+        ("revoked", overview.revoked),
+    ];
+    for (status, count) in by_status {
+        metrics::gauge!("connector_connections", "status" => status).set(as_gauge(count));
+    }
+    metrics::gauge!("connector_connections_failing").set(as_gauge(overview.failing));
+    if let Some(end) = overview.earliest_expiry {
+        let left = (end - app.clock.now()).num_seconds();
+        metrics::gauge!("connector_earliest_expiry_seconds").set(as_gauge(left));
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of connections and seconds of a year stay far below 2^53"
+)]
+fn as_gauge(count: i64) -> f64 {
+    count as f64
+}
