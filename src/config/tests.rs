@@ -1,3 +1,5 @@
+//! What an operator is told about settings, right and wrong.
+
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;

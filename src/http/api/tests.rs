@@ -1,1 +1,1 @@
-
+//! What the platform relies on when it calls `/v1`.
