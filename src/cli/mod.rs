@@ -14,6 +14,7 @@ mod migrate;
 mod openapi;
 mod operator;
 mod output;
+mod sandbox;
 mod serve;
 
 use std::ffi::OsString;
@@ -66,6 +67,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Print the OpenAPI 3.1 document of the API
     Openapi,
+    /// Run a simulated Mercado Pago, to develop and test against
+    Sandbox(Box<sandbox::Sandbox>),
 }
 
 /// The settings are wrong: exit code 2, where every other failure is 1.
@@ -102,6 +105,7 @@ impl Command {
             Self::ConnectLinks(command) => block_on(command.run()),
             Self::Doctor(command) => block_on(command.run()),
             Self::Openapi => openapi::run(),
+            Self::Sandbox(command) => block_on(command.run()),
         }
     }
 }

@@ -102,13 +102,12 @@ pub(super) fn charge(world: &World, seller: &Seller, id: &str, at: DateTime<Utc>
     {
         return;
     }
-    let amount = match subscription.proportional.take() {
-        Some((_, amount)) => amount,
-        None => {
-            subscription.periods += 1;
-            subscription.charges += 1;
-            subscription.shown.auto_recurring.transaction_amount
-        }
+    let amount = if let Some((_, amount)) = subscription.proportional.take() {
+        amount
+    } else {
+        subscription.periods += 1;
+        subscription.charges += 1;
+        subscription.shown.auto_recurring.transaction_amount
     };
     let invoice = AuthorizedPayment {
         id: world.next_id(),
@@ -238,13 +237,13 @@ fn collect(
     } else if invoice.retry_attempt < MAX_RETRIES {
         let next = at + Duration::days(RETRY_DAYS);
         invoice.status = Word::Borrowed("recycling");
-        invoice.status_detail = payment.status_detail.clone();
+        invoice.status_detail.clone_from(&payment.status_detail);
         invoice.next_retry_date = Some(Stamp(next));
         summary.semaphore = Some(Word::Borrowed("yellow"));
         agenda = Some(((next, invoice.id), Due::Retry(invoice.id)));
     } else {
         invoice.status = Word::Borrowed("cancelled");
-        invoice.status_detail = payment.status_detail.clone();
+        invoice.status_detail.clone_from(&payment.status_detail);
         summary.semaphore = Some(Word::Borrowed("red"));
         subscription.failures += 1;
         if subscription.failures >= MAX_FAILURES {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
 use bytes::Bytes;
 use chrono::{DateTime, Datelike as _, Duration, Utc};
 use http::{HeaderMap, StatusCode};
@@ -88,6 +89,7 @@ pub(super) struct CardToken {
     pub(super) user_id: Option<u64>,
     /// The application it is bound to.
     pub(super) client_id: Option<String>,
+    pub(super) live_mode: bool,
     pub(super) created: DateTime<Utc>,
     pub(super) used: Option<DateTime<Utc>>,
 }
@@ -218,7 +220,7 @@ struct TokenView<'a> {
     status: &'a str,
 }
 
-fn view(token: &CardToken, public_key: Option<&str>, now: DateTime<Utc>, status: StatusCode) -> Answer {
+fn view(token: &CardToken, public_key: Option<&str>, now: DateTime<Utc>, status: StatusCode) -> Response {
     let method = SITES.iter().find_map(|site| token.facts.method(site));
     let shown = TokenView {
         id: &token.id,
@@ -237,11 +239,11 @@ fn view(token: &CardToken, public_key: Option<&str>, now: DateTime<Utc>, status:
         date_last_updated: Stamp(token.used.unwrap_or(token.created)),
         date_due: Stamp(token.due()),
         luhn_validation: true,
-        live_mode: public_key.is_none_or(|key| !key.starts_with("TEST-")),
+        live_mode: token.live_mode,
         require_esc: false,
         status: token.status(now),
     };
-    Ok(json_answer(status, &shown))
+    json_answer(status, &shown)
 }
 
 /// Whoever made the call: a public key in the query or header, or an access token.
@@ -297,11 +299,12 @@ pub(super) async fn create(
             KeyOwner::Application(client_id) => Some(client_id),
             KeyOwner::Seller(_) => None,
         },
+        live_mode: public_key.as_ref().is_none_or(|key| !key.starts_with("TEST-")),
         created: now,
         used: None,
     };
     world.card_tokens.put(token.clone());
-    view(&token, public_key.as_deref(), now, StatusCode::CREATED)
+    Ok(view(&token, public_key.as_deref(), now, StatusCode::CREATED))
 }
 
 type Made = (CardFacts, Option<String>, bool, Option<u64>);
@@ -457,5 +460,5 @@ pub(super) async fn show(
         .card_tokens
         .get(&id)
         .ok_or_else(|| Refusal::code(StatusCode::NOT_FOUND, 2006, "Card Token not found"))?;
-    view(&token, public_key.as_deref(), world.now(), StatusCode::OK)
+    Ok(view(&token, public_key.as_deref(), world.now(), StatusCode::OK))
 }

@@ -115,7 +115,6 @@ impl Request {
             expires_at: now + Duration::minutes(CODE_MINUTES),
         };
         world.grants.put_code(code.clone(), record, now);
-        world.authorized(&seller, &self.client_id);
         Ok(self.callback(&[("code", &code)]))
     }
 }

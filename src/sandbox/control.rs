@@ -46,11 +46,11 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::plain(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-fn ok(body: &Value) -> Answer {
-    Ok(json_answer(StatusCode::OK, body))
+fn ok(body: &Value) -> Response {
+    json_answer(StatusCode::OK, body)
 }
 
-async fn show_clock(State(world): State<Arc<World>>) -> Answer {
+async fn show_clock(State(world): State<Arc<World>>) -> Response {
     ok(&json!({ "now": world.now() }))
 }
 
@@ -70,7 +70,7 @@ async fn advance_clock(State(world): State<Arc<World>>, body: Bytes) -> Answer {
     };
     let by = humantime::parse_duration(&wanted.advance).map_err(|_| wrong())?;
     world.advance(Duration::from_std(by).map_err(|_| wrong())?);
-    ok(&json!({ "now": world.now() }))
+    Ok(ok(&json!({ "now": world.now() })))
 }
 
 async fn list_faults(State(world): State<Arc<World>>) -> Answer {
@@ -99,12 +99,12 @@ async fn add_fault(State(world): State<Arc<World>>, body: Bytes) -> Answer {
     }
 }
 
-async fn clear_faults(State(world): State<Arc<World>>) -> Answer {
+async fn clear_faults(State(world): State<Arc<World>>) -> Response {
     world.faults.clear();
     ok(&json!([]))
 }
 
-async fn list_requests(State(world): State<Arc<World>>) -> Answer {
+async fn list_requests(State(world): State<Arc<World>>) -> Response {
     let requests: Vec<Value> = world
         .recorder
         .requests()
@@ -128,12 +128,12 @@ async fn list_requests(State(world): State<Arc<World>>) -> Answer {
     ok(&Value::Array(requests))
 }
 
-async fn clear_requests(State(world): State<Arc<World>>) -> Answer {
+async fn clear_requests(State(world): State<Arc<World>>) -> Response {
     world.recorder.clear();
     ok(&json!([]))
 }
 
-async fn list_notifications(State(world): State<Arc<World>>) -> Answer {
+async fn list_notifications(State(world): State<Arc<World>>) -> Response {
     let (waiting, attempts) = world.outbox.overview();
     ok(&json!({ "waiting": waiting, "attempts": attempts }))
 }
@@ -190,7 +190,7 @@ async fn revoke(State(world): State<Arc<World>>, Path(id): Path<String>, body: B
         Ending::Expired => world.grants.expire_access(matches),
         Ending::Reason(reason) => world.end_grants(&seller, reason, matches),
     };
-    ok(&json!({ "ended": ended }))
+    Ok(ok(&json!({ "ended": ended })))
 }
 
 /// `{"amount": 1000}`
@@ -201,7 +201,7 @@ async fn set_balance(State(world): State<Arc<World>>, Path(id): Path<String>, bo
     }
     let wanted: Wanted = read(&body)?;
     seller(&world, &id)?.books().balance = wanted.amount;
-    ok(&json!({ "balance": wanted.amount }))
+    Ok(ok(&json!({ "balance": wanted.amount })))
 }
 
 /// `{"status": "approved"}`: the buyer pays a ticket, a review ends, a dispute begins or ends.
@@ -283,7 +283,7 @@ async fn delete_application(State(world): State<Arc<World>>, Path(client_id): Pa
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .insert(client_id);
-    ok(&json!({ "ended": ended }))
+    Ok(ok(&json!({ "ended": ended })))
 }
 
 /// The published test cards by site.

@@ -66,6 +66,12 @@ pub(super) async fn handle(State(front): State<Front>, request: Request) -> Resp
     if let Some(uri) = without_trailing_slash(&parts.uri) {
         parts.uri = uri;
     }
+    if parts.method != http::Method::GET {
+        front
+            .world
+            .changed
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
     let request = Request::from_parts(parts, Body::from(body));
     let Ok(mut response) = front.routes.clone().oneshot(request).await;
     if let Ok(id) = HeaderValue::from_str(&front.world.random.uuid().to_string()) {

@@ -29,7 +29,9 @@ mod options;
 mod payment;
 mod payment_request;
 mod payment_search;
+mod payment_update;
 mod payments;
+mod persist;
 mod plans;
 mod recorder;
 mod refunds;
@@ -69,7 +71,14 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A sandbox with its test sellers.
+    /// The sandbox of the state file; one with fresh test sellers if there is no such file. The error is the state file's.
+    pub fn open(options: SandboxOptions) -> io::Result<Self> {
+        Ok(Self {
+            world: Arc::new(World::open(options)?),
+        })
+    }
+
+    /// A sandbox with fresh test sellers, whatever the state file holds.
     pub fn new(options: SandboxOptions) -> Self {
         Self {
             world: Arc::new(World::new(options)),
@@ -88,9 +97,11 @@ impl Sandbox {
     /// Serves on `listener` until `stop`, and sends notifications meanwhile.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let sender = tokio::spawn(Arc::clone(&self.world).send_notifications(stop.clone()));
+        let saver = tokio::spawn(Arc::clone(&self.world).keep_saving(stop.clone()));
         let served = server::serve(self.router(), listener, stop).await;
         let _ = sender.await;
-        served
+        let _ = saver.await;
+        served.and_then(|()| self.world.save())
     }
 
     /// Decides on an authorization URL as the consent page would, and gives the callback URL. `seller` is a nickname or
@@ -170,8 +181,11 @@ fn routes(world: Arc<World>) -> Router {
         .route("/v1/card_tokens/{id}", get(card_tokens::show))
         .route("/v1/payments", post(payments::create))
         .route("/v1/payments/search", get(payment_search::search))
-        .route("/v1/payments/{id}", get(payments::show).put(payments::update))
-        .route("/v1/payments/{id}/cancellations", put(payments::cancel))
+        .route(
+            "/v1/payments/{id}",
+            get(payments::show).put(payment_update::update),
+        )
+        .route("/v1/payments/{id}/cancellations", put(payment_update::cancel))
         .route(
             "/v1/payments/{id}/refunds",
             get(refunds::list).post(refunds::create),

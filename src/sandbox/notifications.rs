@@ -10,7 +10,7 @@ use std::time::Duration as StdDuration;
 
 use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
 use tokio::sync::Notify;
@@ -33,15 +33,15 @@ const MAX_LOG: usize = 1_000;
 const LOOK_EVERY: StdDuration = StdDuration::from_millis(100);
 
 /// A notification on its way.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Notification {
     id: u64,
     url: String,
     topic: String,
     data_id: String,
     body: String,
-    #[serde(skip)]
-    secret: Option<String>,
+    /// The application whose secret signs it.
+    client_id: String,
     attempts: usize,
 }
 
@@ -66,7 +66,39 @@ pub(super) struct Outbox {
     links: RwLock<HashMap<u64, Vec<String>>>,
 }
 
+/// What a state file holds of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct OutboxSnapshot {
+    waiting: Vec<(DateTime<Utc>, Notification)>,
+    links: HashMap<u64, Vec<String>>,
+}
+
 impl Outbox {
+    /// For the state file.
+    pub(super) fn snapshot(&self) -> OutboxSnapshot {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        OutboxSnapshot {
+            waiting: waiting
+                .iter()
+                .map(|((at, _), notification)| (*at, notification.clone()))
+                .collect(),
+            links: self.links.read().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// What a state file held.
+    pub(super) fn restore(snapshot: OutboxSnapshot) -> Self {
+        let waiting = snapshot
+            .waiting
+            .into_iter()
+            .map(|(at, notification)| ((at, notification.id), notification));
+        Self {
+            waiting: Mutex::new(waiting.collect()),
+            links: RwLock::new(snapshot.links),
+            ..Self::default()
+        }
+    }
+
     /// Links a seller to an application.
     pub(super) fn link(&self, user_id: u64, client_id: &str) {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +166,7 @@ impl World {
         topic: &str,
         action: &str,
         data_id: &str,
-        url: Option<String>,
+        url: Option<&str>,
     ) {
         if url.is_none() && self.options.clients.iter().all(|client| client.webhook.is_none()) {
             return;
@@ -146,10 +178,9 @@ impl World {
             .iter()
             .filter(|client| clients.contains(&client.client_id))
         {
-            let own = client.webhook.as_ref().map(|webhook| webhook.url.clone());
-            let secret = client.webhook.as_ref().map(|webhook| webhook.secret.clone());
-            if let Some(url) = url.clone().or(own) {
-                self.queue(seller, &url, secret, (topic, action, data_id));
+            let own = client.webhook.as_ref().map(|webhook| webhook.url.as_str());
+            if let Some(url) = url.or(own) {
+                self.queue(seller, url, &client.client_id, (topic, action, data_id));
             }
         }
     }
@@ -163,16 +194,11 @@ impl World {
             .find(|client| client.client_id == client_id);
         if let Some(webhook) = webhook.and_then(|client| client.webhook.as_ref()) {
             let data_id = seller.user_id.to_string();
-            self.queue(
-                seller,
-                &webhook.url,
-                Some(webhook.secret.clone()),
-                ("mp-connect", action, &data_id),
-            );
+            self.queue(seller, &webhook.url, client_id, ("mp-connect", action, &data_id));
         }
     }
 
-    fn queue(&self, seller: &Seller, url: &str, secret: Option<String>, what: (&str, &str, &str)) {
+    fn queue(&self, seller: &Seller, url: &str, client_id: &str, what: (&str, &str, &str)) {
         let (topic, action, data_id) = what;
         let now = self.now();
         let id = self.next_id();
@@ -192,7 +218,7 @@ impl World {
             topic: String::from(topic),
             data_id: String::from(data_id),
             body: body.to_string(),
-            secret,
+            client_id: String::from(client_id),
             attempts: 0,
         };
         self.outbox.put(now, notification);
@@ -273,11 +299,19 @@ impl World {
             .header("x-socket-timeout", CONFIRM_WITHIN.as_millis().to_string())
             .header("x-rest-pool-name", "/services/webhooks.js")
             .body(notification.body.clone());
-        Some(match &notification.secret {
-            Some(secret) => {
+        let client = self
+            .options
+            .clients
+            .iter()
+            .find(|client| client.client_id == notification.client_id);
+        Some(match client.and_then(|client| client.webhook.as_ref()) {
+            Some(webhook) => {
                 let ts = now.timestamp();
                 let manifest = format!("id:{};request-id:{request_id};ts:{ts};", notification.data_id);
-                request.header("x-signature", format!("ts={ts},v1={}", sign(secret, &manifest)?))
+                request.header(
+                    "x-signature",
+                    format!("ts={ts},v1={}", sign(&webhook.secret, &manifest)?),
+                )
             }
             None => request,
         })

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -124,7 +125,8 @@ fn exchange(world: &World, parameters: &Parameters) -> Answer {
         .filter(|_| good)
         .ok_or_else(|| Refusal::oauth("invalid_grant"))?;
     let test = parameters.get("test_token").is_some_and(|value| value == "true");
-    issue(
+    world.authorized(&seller, &client.client_id);
+    Ok(issue(
         world,
         client,
         &seller,
@@ -133,12 +135,12 @@ fn exchange(world: &World, parameters: &Parameters) -> Answer {
             live_mode: !test,
             keep_refresh: None,
         },
-    )
+    ))
 }
 
 /// Whether the verifier fits the challenge (RFC 7636 section 4.6); one without the other does not.
 fn proves(challenge: Option<&Challenge>, verifier: Option<&str>) -> bool {
-    let well_formed = |verifier: &&str| {
+    let well_formed = |verifier: &str| {
         (43..=128).contains(&verifier.len())
             && verifier
                 .bytes()
@@ -147,12 +149,9 @@ fn proves(challenge: Option<&Challenge>, verifier: Option<&str>) -> bool {
     match (challenge, verifier) {
         (None, None) => true,
         (Some(Challenge::S256(hash)), Some(verifier)) => {
-            Some(verifier).filter(well_formed).is_some()
-                && *hash == URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
+            well_formed(verifier) && *hash == URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
         }
-        (Some(Challenge::Plain(expected)), Some(verifier)) => {
-            Some(verifier).filter(well_formed).is_some() && expected == verifier
-        }
+        (Some(Challenge::Plain(expected)), Some(verifier)) => well_formed(verifier) && expected == verifier,
         _ => false,
     }
 }
@@ -174,7 +173,7 @@ fn refresh(world: &World, parameters: &Parameters) -> Answer {
     let keep_refresh = (!rotate).then_some(token);
     let test = parameters.get("test_token").is_some_and(|value| value == "true");
     let live_mode = spent.live_mode && !test;
-    issue(
+    Ok(issue(
         world,
         client,
         &seller,
@@ -183,7 +182,7 @@ fn refresh(world: &World, parameters: &Parameters) -> Answer {
             live_mode,
             keep_refresh,
         },
-    )
+    ))
 }
 
 fn own_account(world: &World, parameters: &Parameters) -> Answer {
@@ -192,7 +191,7 @@ fn own_account(world: &World, parameters: &Parameters) -> Answer {
         .owner_of(&client.client_id)
         .ok_or_else(|| Refusal::oauth("unauthorized_client"))?;
     let test = parameters.get("test_token").is_some_and(|value| value == "true");
-    issue(
+    Ok(issue(
         world,
         client,
         &owner,
@@ -201,7 +200,7 @@ fn own_account(world: &World, parameters: &Parameters) -> Answer {
             live_mode: !test,
             keep_refresh: None,
         },
-    )
+    ))
 }
 
 struct Issue<'a> {
@@ -211,7 +210,7 @@ struct Issue<'a> {
     keep_refresh: Option<&'a str>,
 }
 
-fn issue(world: &World, client: &Client, seller: &Seller, issue: &Issue<'_>) -> Answer {
+fn issue(world: &World, client: &Client, seller: &Seller, issue: &Issue<'_>) -> Response {
     let now = world.now();
     let lifetime = match issue.origin {
         Origin::Consent => world.options.token_lifetime,
@@ -269,8 +268,12 @@ fn issue(world: &World, client: &Client, seller: &Seller, issue: &Issue<'_>) -> 
         scope,
         user_id: seller.user_id,
         refresh_token: refresh_token.as_deref(),
-        public_key: &seller.public_key,
+        public_key: if issue.live_mode {
+            &seller.public_key
+        } else {
+            &seller.test_public_key
+        },
         live_mode: issue.live_mode,
     };
-    Ok(json_answer(StatusCode::OK, &answer))
+    json_answer(StatusCode::OK, &answer)
 }

@@ -87,6 +87,7 @@ pub(super) struct TransactionDetails {
 
 /// A fee taken from the seller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are Mercado Pago's")]
 pub(super) struct Fee {
     #[serde(rename = "type")]
     pub(super) kind: Word,
@@ -124,6 +125,7 @@ pub(super) struct Source {
 
 /// A refund.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are Mercado Pago's")]
 pub(super) struct Refund {
     pub(super) id: u64,
     pub(super) payment_id: u64,
@@ -143,6 +145,7 @@ pub(super) struct Refund {
 
 /// A payment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are Mercado Pago's")]
 pub(super) struct Payment {
     pub(super) id: u64,
     pub(super) date_created: Stamp,

@@ -290,6 +290,6 @@ pub(super) fn date_of_expiration(fields: &Fields<'_>, caller: &Caller) -> Result
     if date > caller.now {
         Ok(Some(Stamp(date)))
     } else {
-        Err(wrong())
+        Err(Refusal::bad(7523, "Invalid expiration date: it is in the past"))
     }
 }

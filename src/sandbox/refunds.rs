@@ -95,7 +95,13 @@ pub(super) async fn create(
     books.balance.0 -= net.0;
     books.refund_keys.entry(id).or_default().push((key, refund.id));
     drop(books);
-    world.announce(&caller.seller, "payment", "payment.updated", &id.to_string(), url);
+    world.announce(
+        &caller.seller,
+        "payment",
+        "payment.updated",
+        &id.to_string(),
+        url.as_deref(),
+    );
     Ok(json_answer(StatusCode::CREATED, &refund))
 }
 
@@ -125,14 +131,11 @@ fn asked_amount(fields: &Fields<'_>) -> Result<Option<Amount>, Refusal> {
 
 /// What is left to refund.
 fn refundable(payment: &Payment, caller: &Caller) -> Result<Amount, Refusal> {
-    let approved = match (payment.status, payment.date_approved) {
-        (Status::Approved, Some(approved)) => approved,
-        _ => {
-            return Err(Refusal::bad(
-                2063,
-                "The action requested is not valid for the current payment state",
-            ));
-        }
+    let (Status::Approved, Some(approved)) = (payment.status, payment.date_approved) else {
+        return Err(Refusal::bad(
+            2063,
+            "The action requested is not valid for the current payment state",
+        ));
     };
     if caller.now > approved.0 + Duration::days(REFUND_DAYS) {
         return Err(Refusal::code(

@@ -42,14 +42,12 @@ pub(super) async fn serve(router: Router, listener: TcpListener, stop: Cancellat
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                // Out of descriptors, or a client that went away at once: neither ends the server.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
-            },
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = stream else {
+            // Out of descriptors, or a client that went away at once: neither ends the server.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
         };
         tracker.spawn(connection(router.clone(), stream, stop.clone()));
     }

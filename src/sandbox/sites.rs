@@ -13,8 +13,6 @@ pub(super) struct Site {
     pub(super) currency: &'static str,
     /// Digits after the point that an amount may have.
     pub(super) decimals: u32,
-    /// Host that `init_point` and ticket addresses have at Mercado Pago.
-    pub(super) language: &'static str,
     /// Empty where the site has none (`GET /v1/identification_types` answers 404 then).
     pub(super) documents: &'static [Document],
     pub(super) methods: &'static [Method],
@@ -152,7 +150,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "AR",
         currency: "ARS",
         decimals: 2,
-        language: "es",
         documents: &[
             document("DNI", "number", 7, 8),
             document("CUIL", "number", 11, 11),
@@ -182,7 +179,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "BR",
         currency: "BRL",
         decimals: 2,
-        language: "pt",
         documents: &[
             document("CPF", "number", 11, 11),
             document("CNPJ", "number", 14, 14),
@@ -210,7 +206,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "MX",
         currency: "MXN",
         decimals: 2,
-        language: "es",
         documents: &[],
         methods: &[
             VISA,
@@ -236,7 +231,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "CL",
         currency: "CLP",
         decimals: 0,
-        language: "es",
         documents: &[document("RUT", "string", 7, 20)],
         methods: &[
             VISA,
@@ -257,7 +251,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "CO",
         currency: "COP",
         decimals: 2,
-        language: "es",
         documents: &[
             document("CC", "number", 5, 20),
             document("NIT", "number", 5, 20),
@@ -283,7 +276,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "PE",
         currency: "PEN",
         decimals: 2,
-        language: "es",
         documents: &[
             document("DNI", "number", 8, 8),
             document("CE", "string", 8, 12),
@@ -308,7 +300,6 @@ pub(super) static SITES: [Site; 7] = [
         country: "UY",
         currency: "UYU",
         decimals: 2,
-        language: "es",
         documents: &[document("CI", "number", 6, 8)],
         methods: &[
             VISA,
@@ -365,7 +356,7 @@ impl Site {
             .iter()
             .find(|document| document.id == kind)
             .is_some_and(|document| {
-                let digits = number.chars().filter(|c| c.is_ascii_alphanumeric()).count();
+                let digits = number.chars().filter(char::is_ascii_alphanumeric).count();
                 (document.min_length..=document.max_length).contains(&digits)
                     && (document.kind != "number" || number.chars().all(|c| !c.is_ascii_alphabetic()))
             })

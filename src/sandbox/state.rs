@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Duration, Utc};
@@ -18,6 +18,7 @@ use super::input::Amount;
 use super::notifications::Outbox;
 use super::options::{Client, SandboxOptions};
 use super::payment::Payment;
+use super::persist::SellerRecord;
 use super::recorder::Recorder;
 use super::sites::{SITES, Site};
 use super::subscription::{AuthorizedPayment, Plan, Subscription};
@@ -42,7 +43,7 @@ pub struct TestSeller {
 }
 
 /// What is written down for one account. Everything in it belongs to that account alone.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Books {
     pub(super) balance: Amount,
     pub(super) payments: HashMap<u64, Payment>,
@@ -59,7 +60,32 @@ pub(super) struct Books {
     pub(super) subscriptions: BTreeMap<String, Subscription>,
     pub(super) invoices: BTreeMap<u64, AuthorizedPayment>,
     /// What the clock will bring about, earliest first.
+    #[serde(with = "pairs")]
     pub(super) agenda: BTreeMap<(DateTime<Utc>, u64), Due>,
+}
+
+/// A map whose keys are no strings, as a list of pairs.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::de::DeserializeOwned;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: DeserializeOwned + Ord,
+        V: DeserializeOwned,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// Something that happens by itself at its time.
@@ -81,6 +107,8 @@ pub(super) struct Seller {
     pub(super) email: String,
     pub(super) site: &'static Site,
     pub(super) public_key: String,
+    /// The key that comes with test credentials.
+    pub(super) test_public_key: String,
     /// Whether it can be picked on the consent page.
     pub(super) selectable: bool,
     books: Mutex<Books>,
@@ -89,6 +117,19 @@ pub(super) struct Seller {
 impl Seller {
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account for the state file.
+    pub(super) fn record(&self) -> SellerRecord {
+        SellerRecord {
+            user_id: self.user_id,
+            nickname: self.nickname.clone(),
+            site_id: String::from(self.site.id),
+            public_key: self.public_key.clone(),
+            test_public_key: self.test_public_key.clone(),
+            selectable: self.selectable,
+            books: self.books().clone(),
+        }
     }
 
     fn profile(&self) -> TestSeller {
@@ -124,7 +165,9 @@ pub(super) struct World {
     pub(super) deleted_clients: Mutex<HashSet<String>>,
     sellers: RwLock<BTreeMap<u64, Arc<Seller>>>,
     public_keys: RwLock<HashMap<String, KeyOwner>>,
-    next_id: AtomicU64,
+    pub(super) next_id: AtomicU64,
+    /// Whether something happened since the state file was written.
+    pub(super) changed: AtomicBool,
 }
 
 const SELLERS_PER_SITE: u64 = 3;
@@ -148,20 +191,10 @@ impl World {
             sellers: RwLock::default(),
             public_keys: RwLock::default(),
             next_id: AtomicU64::new(FIRST_ID),
+            changed: AtomicBool::new(true),
             options,
         };
-        for (client, user_id) in world.options.clients.iter().zip(FIRST_OWNER + 1..) {
-            world.put_seller(
-                user_id,
-                format!("OWNER{}", user_id - FIRST_OWNER),
-                &SITES[0],
-                false,
-            );
-            let key = format!("APP_USR-{}", world.random.uuid());
-            world
-                .keys_mut()
-                .insert(key, KeyOwner::Application(client.client_id.clone()));
-        }
+        world.add_owners();
         for (site, first) in SITES.iter().zip((FIRST_SELLER..).step_by(1000)) {
             for number in 1..=SELLERS_PER_SITE {
                 world.put_seller(first + number, format!("TEST{}{number}", site.id), site, true);
@@ -261,20 +294,70 @@ impl World {
         site: &'static Site,
         selectable: bool,
     ) -> Arc<Seller> {
-        let seller = Arc::new(Seller {
+        let record = SellerRecord {
             user_id,
             nickname,
-            email: format!("test_user_{user_id}@testuser.com"),
-            site,
+            site_id: String::from(site.id),
             public_key: format!("APP_USR-{}", self.random.uuid()),
+            test_public_key: format!("TEST-{}", self.random.uuid()),
             selectable,
-            books: Mutex::default(),
+            books: Books::default(),
+        };
+        self.restore_seller(record, site)
+    }
+
+    /// Enters an account.
+    pub(super) fn restore_seller(&self, record: SellerRecord, site: &'static Site) -> Arc<Seller> {
+        let seller = Arc::new(Seller {
+            user_id: record.user_id,
+            nickname: record.nickname,
+            email: format!("test_user_{}@testuser.com", record.user_id),
+            site,
+            public_key: record.public_key,
+            test_public_key: record.test_public_key,
+            selectable: record.selectable,
+            books: Mutex::new(record.books),
         });
-        self.keys_mut()
-            .insert(seller.public_key.clone(), KeyOwner::Seller(user_id));
+        let mut keys = self.keys_mut();
+        for key in [&seller.public_key, &seller.test_public_key] {
+            keys.insert(key.clone(), KeyOwner::Seller(seller.user_id));
+        }
+        drop(keys);
         let mut sellers = self.sellers.write().unwrap_or_else(PoisonError::into_inner);
-        sellers.insert(user_id, Arc::clone(&seller));
+        sellers.insert(seller.user_id, Arc::clone(&seller));
         seller
+    }
+
+    /// Makes sure that each application has an account of its own and a public key.
+    pub(super) fn add_owners(&self) {
+        for (client, user_id) in self.options.clients.iter().zip(FIRST_OWNER + 1..) {
+            if self.seller(user_id).is_none() {
+                self.put_seller(
+                    user_id,
+                    format!("OWNER{}", user_id - FIRST_OWNER),
+                    &SITES[0],
+                    false,
+                );
+            }
+            if self.application_key(&client.client_id).is_none() {
+                let key = format!("APP_USR-{}", self.random.uuid());
+                self.put_application_key(key, client.client_id.clone());
+            }
+        }
+    }
+
+    /// Forgets all accounts and keys, before those of a state file are entered.
+    pub(super) fn forget_accounts(&self) {
+        self.sellers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.keys_mut().clear();
+    }
+
+    /// Enters the public key of an application.
+    pub(super) fn put_application_key(&self, key: String, client_id: String) {
+        self.keys_mut().insert(key, KeyOwner::Application(client_id));
     }
 
     /// Adds test sellers of a site, for load tests.
@@ -285,7 +368,7 @@ impl World {
         };
         (first..first + count)
             .map(|user_id| {
-                self.put_seller(user_id, format!("TEST{}", user_id), site, true)
+                self.put_seller(user_id, format!("TEST{user_id}"), site, true)
                     .profile()
             })
             .collect()

@@ -18,7 +18,7 @@ use super::input::Fields;
 use super::payment::Status;
 use super::payments::by_cardholder;
 use super::state::{Books, World};
-use super::subscription::{Shown, State as SubscriptionState, Subscription, Summarized};
+use super::subscription::{AutoRecurring, Plan, Shown, State as SubscriptionState, Subscription, Summarized};
 use super::subscription_fields::{Recurring, back_url, text, wrong};
 
 /// What is said of a subscription that does not exist.
@@ -91,87 +91,141 @@ fn status(fields: &Fields<'_>) -> Result<Option<SubscriptionState>, Refusal> {
     }
 }
 
-/// `POST /preapproval`.
-pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body: Bytes) -> Answer {
-    let fields = Fields::parse(&body).map_err(|_| wrong("Invalid data"))?;
-    let payer_email = payer(&fields, &caller)?;
-    let status = status(&fields)?.unwrap_or(SubscriptionState::Pending);
-    let token = text(&fields, "card_token_id")?.filter(|token| !token.is_empty());
-    let recurring = Recurring::read(&fields, &caller)?;
-    let plan_id = text(&fields, "preapproval_plan_id")?;
-    let mut reason = text(&fields, "reason")?;
-    let auto_recurring = match &plan_id {
-        Some(id) => {
-            let books = caller.seller.books();
-            let plan = books.plans.get(id).ok_or_else(|| {
-                Refusal::subscription(
-                    StatusCode::NOT_FOUND,
-                    &format!("The template with id {id} does not exist"),
-                )
-            })?;
-            if plan.status != "active" {
-                return Err(wrong("The template is inactive"));
-            }
-            if recurring
-                .amount
-                .is_some_and(|amount| amount != plan.auto_recurring.transaction_amount)
-            {
-                return Err(wrong("transaction_amount must be the one of the plan"));
-            }
-            if token.is_none() {
-                return Err(wrong("card_token_id is required"));
-            }
-            if status != SubscriptionState::Authorized {
+/// A subscription that was asked for, as far as the request alone tells.
+struct Wanted {
+    plan_id: Option<String>,
+    reason: String,
+    external_reference: Option<String>,
+    back_url: Option<String>,
+    payer_email: String,
+    token: Option<String>,
+    auto_recurring: AutoRecurring,
+    status: SubscriptionState,
+}
+
+impl Wanted {
+    fn read(fields: &Fields<'_>, caller: &Caller) -> Result<Self, Refusal> {
+        let payer_email = payer(fields, caller)?;
+        let status = status(fields)?.unwrap_or(SubscriptionState::Pending);
+        let token = text(fields, "card_token_id")?.filter(|token| !token.is_empty());
+        let recurring = Recurring::read(fields, caller)?;
+        let plan_id = text(fields, "preapproval_plan_id")?;
+        let mut reason = text(fields, "reason")?;
+        let auto_recurring = match &plan_id {
+            None => recurring.complete()?,
+            Some(_) if token.is_none() => return Err(wrong("card_token_id is required")),
+            Some(_) if status != SubscriptionState::Authorized => {
                 return Err(wrong(
                     "A preapproval with a plan must be created with status authorized",
                 ));
             }
-            let known = |known: &Subscription| {
-                known.shown.preapproval_plan_id.as_ref() == Some(id)
-                    && known.shown.payer_email == payer_email
-                    && known.shown.status == SubscriptionState::Authorized
-            };
-            if books.subscriptions.values().any(known) {
-                return Err(wrong(
-                    "A preapproval already exists for this user and application",
-                ));
+            Some(id) => {
+                let plan = of_plan(caller, id, &recurring, &payer_email)?;
+                reason = reason.or(Some(plan.reason));
+                recurring.over(&plan.auto_recurring)
             }
-            reason = reason.or_else(|| Some(plan.reason.clone()));
-            recurring.over(&plan.auto_recurring)
+        };
+        match status {
+            SubscriptionState::Authorized if token.is_none() => {
+                return Err(wrong("card_token_id is required"));
+            }
+            SubscriptionState::Authorized | SubscriptionState::Pending => {}
+            _ => return Err(wrong("Invalid value for status, must be pending or authorized")),
         }
-        None => recurring.complete()?,
-    };
-    match status {
-        SubscriptionState::Authorized if token.is_none() => return Err(wrong("card_token_id is required")),
-        SubscriptionState::Authorized | SubscriptionState::Pending => {}
-        _ => return Err(wrong("Invalid value for status, must be pending or authorized")),
+        Ok(Self {
+            plan_id,
+            reason: reason
+                .filter(|reason| !reason.is_empty())
+                .ok_or_else(|| wrong("reason is required"))?,
+            external_reference: text(fields, "external_reference")?,
+            back_url: back_url(fields)?,
+            payer_email,
+            token,
+            auto_recurring,
+            status,
+        })
     }
-    let reason = reason
-        .filter(|reason| !reason.is_empty())
-        .ok_or_else(|| wrong("reason is required"))?;
-    let (external_reference, back_url) = (text(&fields, "external_reference")?, back_url(&fields)?);
-    let card = token
-        .map(|token| take_card(&world, &caller, &token))
+}
+
+/// The plan, if this payer may subscribe to it with these terms.
+fn of_plan(caller: &Caller, id: &String, recurring: &Recurring, payer_email: &str) -> Result<Plan, Refusal> {
+    let books = caller.seller.books();
+    let plan = books.plans.get(id).ok_or_else(|| {
+        Refusal::subscription(
+            StatusCode::NOT_FOUND,
+            &format!("The template with id {id} does not exist"),
+        )
+    })?;
+    if plan.status != "active" {
+        return Err(wrong("The template is inactive"));
+    }
+    if recurring
+        .amount
+        .is_some_and(|amount| amount != plan.auto_recurring.transaction_amount)
+    {
+        return Err(wrong("transaction_amount must be the one of the plan"));
+    }
+    let known = |known: &Subscription| {
+        known.shown.preapproval_plan_id.as_ref() == Some(id)
+            && known.shown.payer_email == payer_email
+            && known.shown.status == SubscriptionState::Authorized
+    };
+    if books.subscriptions.values().any(known) {
+        return Err(wrong(
+            "A preapproval already exists for this user and application",
+        ));
+    }
+    Ok(plan.clone())
+}
+
+/// `POST /preapproval`.
+pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body: Bytes) -> Answer {
+    let fields = Fields::parse(&body).map_err(|_| wrong("Invalid data"))?;
+    let wanted = Wanted::read(&fields, &caller)?;
+    let card = wanted
+        .token
+        .as_ref()
+        .map(|token| take_card(&world, &caller, token))
         .transpose()?;
+    let authorized = wanted.status == SubscriptionState::Authorized;
+    let mut subscription = begin(&world, &caller, wanted, card);
+    let id = subscription.shown.id.clone();
+    let mut books = caller.seller.books();
+    if authorized {
+        billing::authorize(&mut books, &mut subscription, caller.now);
+    }
+    let answer = json_answer(StatusCode::CREATED, &subscription.shown);
+    books.subscriptions.insert(id.clone(), subscription);
+    drop(books);
+    world.announce(&caller.seller, "subscription_preapproval", "created", &id, None);
+    Ok(answer)
+}
+
+fn begin(
+    world: &World,
+    caller: &Caller,
+    wanted: Wanted,
+    card: Option<(CardFacts, Option<u64>)>,
+) -> Subscription {
     let now = Stamp(caller.now);
     let id = world.hex::<16>();
     let shown = Shown {
         version: 0,
         application_id: caller.access.client_id.parse().unwrap_or(0),
         collector_id: caller.seller.user_id,
-        preapproval_plan_id: plan_id,
-        reason,
-        external_reference,
-        back_url,
+        preapproval_plan_id: wanted.plan_id,
+        reason: wanted.reason,
+        external_reference: wanted.external_reference,
+        back_url: wanted.back_url,
         init_point: format!(
             "{}/subscriptions/checkout?preapproval_id={id}",
             world.options.public_url
         ),
-        auto_recurring,
-        payer_id: payer_id(&payer_email),
-        payer_email,
+        auto_recurring: wanted.auto_recurring,
+        payer_id: payer_id(&wanted.payer_email),
+        payer_email: wanted.payer_email,
         card_id: card.as_ref().and_then(|(_, id)| *id),
-        payment_method_id: card.as_ref().and_then(|(facts, _)| method_id(facts, &caller)),
+        payment_method_id: card.as_ref().and_then(|(facts, _)| method_id(facts, caller)),
         card_id_secondary: None,
         payment_method_id_secondary: None,
         next_payment_date: None,
@@ -179,9 +233,9 @@ pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body
         last_modified: now,
         summarized: Summarized::default(),
         status: SubscriptionState::Pending,
-        id: id.clone(),
+        id,
     };
-    let mut subscription = Subscription {
+    Subscription {
         shown,
         card: card.map(|(facts, _)| facts),
         secondary_card: None,
@@ -191,18 +245,7 @@ pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body
         charges: 0,
         failures: 0,
         live_mode: caller.access.live_mode,
-    };
-    if status == SubscriptionState::Authorized {
-        billing::authorize(&mut caller.seller.books(), &mut subscription, caller.now);
     }
-    let answer = json_answer(StatusCode::CREATED, &subscription.shown);
-    caller
-        .seller
-        .books()
-        .subscriptions
-        .insert(id.clone(), subscription);
-    world.announce(&caller.seller, "subscription_preapproval", "created", &id, None);
-    Ok(answer)
 }
 
 fn payer(fields: &Fields<'_>, caller: &Caller) -> Result<String, Refusal> {
@@ -319,12 +362,11 @@ fn change_status(
 ) -> Result<(), Refusal> {
     use SubscriptionState::{Authorized, Cancelled, Paused, Pending};
     match (subscription.shown.status, status) {
-        (Authorized, None) => billing::reschedule(books, subscription, caller.now),
+        (Authorized, None | Some(Authorized)) => billing::reschedule(books, subscription, caller.now),
         (Pending | Paused, Some(Authorized)) if subscription.card.is_some() => {
             billing::authorize(books, subscription, caller.now);
         }
         (Pending | Paused, Some(Authorized)) => return Err(wrong("card_token_id is required")),
-        (Authorized, Some(Authorized)) => billing::reschedule(books, subscription, caller.now),
         (Authorized, Some(Paused)) => subscription.shown.status = Paused,
         (_, Some(Cancelled)) => {
             subscription.shown.status = Cancelled;

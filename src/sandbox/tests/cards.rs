@@ -173,7 +173,7 @@ async fn changes_and_cards_are_refused_with_their_codes() {
         );
     }
     let saved = connected
-        .ok("POST", &cards, json!({ "token": token, "issuer_id": 3245612 }))
+        .ok("POST", &cards, json!({ "token": token, "issuer_id": 3_245_612 }))
         .await;
     assert_eq!(
         connected.refused("POST", &cards, json!({ "token": token })).await,

@@ -2,8 +2,10 @@
 
 mod cards;
 mod faults;
+mod notifications;
 mod oauth;
 mod payments;
+mod state;
 mod subscriptions;
 
 use std::sync::Arc;
