@@ -27,6 +27,7 @@ use crate::http::{AppState, Services};
 use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::http_client;
 use crate::mercadopago::token_endpoint::TokenEndpoint;
+use crate::proxy::{Proxy, ProxyParts};
 use crate::refresh::{Refresher, RefresherParts};
 use crate::rescue::RescueDir;
 use crate::storage::Store;
@@ -121,7 +122,7 @@ impl App {
         });
         let connect = ConnectFlow::new(Parts {
             store: store.clone(),
-            endpoint,
+            endpoint: endpoint.clone(),
             applications: config.applications.clone(),
             rescue: rescue.clone(),
             schedule: config.refresh.schedule,
@@ -137,12 +138,25 @@ impl App {
             Arc::clone(&clock),
             tracker.clone(),
         );
+        let metrics = telemetry::metrics()?;
+        let proxy = Proxy::new(ProxyParts {
+            store: store.clone(),
+            refresher: refresher.clone(),
+            endpoint: endpoint.clone(),
+            api: provider.clone(),
+            applications: config.applications.clone(),
+            settings: config.proxy,
+            clock: Arc::clone(&clock),
+            random: random.clone(),
+            tracker: tracker.clone(),
+        })?;
         let state = AppState::new(Services {
             store,
             connect,
             return_urls: ReturnUrls::new(config.return_urls),
             revoker,
             refresher,
+            proxy,
             provider,
             applications: config.applications,
             branding,
@@ -151,7 +165,7 @@ impl App {
             public_url: config.public_url,
             trusted_proxies: config.trusted_proxies,
             settings: config.shown,
-            metrics: telemetry::metrics()?,
+            metrics,
             draining: CancellationToken::new(),
         });
         Ok(Self {

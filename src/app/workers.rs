@@ -65,6 +65,7 @@ pub(super) fn spawn(
     }));
     let (app, until) = owned();
     tracker.spawn(every(UPKEEP_INTERVAL, until, move || {
+        app.proxy.forget_old();
         app.metrics.run_upkeep();
         std::future::ready(Step::Idle)
     }));

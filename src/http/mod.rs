@@ -40,12 +40,13 @@ use crate::domain::clock::Clock;
 use crate::domain::random::Random;
 use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::application::Applications;
+use crate::proxy::Proxy;
 use crate::refresh::Refresher;
 use crate::storage::Store;
 
 pub use api::openapi;
 pub use routes::{Audience, site};
-pub use server::{Site, serve};
+pub use server::{Site, SiteBody, serve};
 
 /// What the handlers work with, built once at the start.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct Services {
     pub revoker: Revoker,
     /// How tokens are renewed.
     pub refresher: Refresher,
+    /// How calls are proxied.
+    pub proxy: Proxy,
     /// Mercado Pago's API, for verifying imported tokens.
     pub provider: ProviderApi,
     /// The configured applications.

@@ -36,7 +36,8 @@ pub fn site(audience: Audience, state: AppState) -> Site {
     let router = router
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here);
-    Site::new(state.clone(), router.with_state(state))
+    let with_proxy = matches!(audience, Audience::Everyone | Audience::Internal);
+    Site::new(state.clone(), router.with_state(state), with_proxy)
 }
 
 /// Sellers and Mercado Pago.

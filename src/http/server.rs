@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::AppState;
 use super::edge;
+use super::request_id::RequestId;
+use crate::proxy::{self, CallContext, ProxyBody};
 
 /// A head has to be there by then; also how long a connection may idle between two requests. Above the idle time of the
 /// load balancers in front (usually 60 s), so that they are the ones who close.
@@ -40,25 +44,37 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub struct Site {
     state: AppState,
     router: Router,
+    with_proxy: bool,
 }
 
+/// The body of an answer: a proxied call's, or the router's.
+pub type SiteBody = Either<ProxyBody, Body>;
+
 impl Site {
-    /// A site of these routes.
-    pub(super) fn new(state: AppState, router: Router) -> Self {
+    /// A site of these routes, with or without proxied calls beside them.
+    pub(super) fn new(state: AppState, router: Router, with_proxy: bool) -> Self {
         Self {
             state,
             router: edge::noting_routes(router),
+            with_proxy,
         }
     }
 
     /// Answers one request of a client at `peer`.
-    pub async fn answer<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Body>
+    pub async fn answer<B>(&self, request: Request<B>, peer: IpAddr) -> Response<SiteBody>
     where
-        B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-            + Send
-            + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<proxy::BoxError>> + Send + Unpin + 'static,
     {
-        edge::answer(&self.state, &self.router, request, peer).await
+        if self.with_proxy && request.uri().path().starts_with(proxy::PREFIX) {
+            let state = &self.state;
+            let request_id = RequestId::of(request.headers(), &*state.clock, &state.random).header();
+            let (context, method) = (CallContext { request_id }, request.method().clone());
+            let answered = edge::catch_panic(state.proxy.handle(request, context.clone())).await;
+            let response = answered.unwrap_or_else(|edge::Panicked| state.proxy.failed(method, context));
+            return response.map(Either::Left);
+        }
+        let answered = edge::answer(&self.state, &self.router, request, peer).await;
+        answered.map(Either::Right)
     }
 }
 

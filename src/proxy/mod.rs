@@ -199,6 +199,14 @@ impl Proxy {
         }
     }
 
+    /// The answer to a call in which a defect of ours came to light.
+    pub fn failed(&self, method: Method, context: CallContext) -> Response<ProxyBody> {
+        let record = Record::new(self.0.metrics.clone(), context.request_id, method);
+        let detail = "this is a defect; the log has more under the request's id";
+        let problem = ProxyProblem::new(ProblemCode::InternalError, detail).outcome(Outcome::Unknown);
+        refuse(&problem, record)
+    }
+
     /// Forgets opened tokens that were not used for long. To be called every few seconds.
     pub fn forget_old(&self) {
         let now = self.0.clock.now();

@@ -75,7 +75,7 @@ impl ProxyProblem {
             title: &'static str,
             status: u16,
             detail: &'a str,
-            instance: String,
+            instance: &'a str,
             code: &'static str,
             fault: Fault,
             retryable: bool,
@@ -93,14 +93,11 @@ impl ProxyProblem {
             .and_then(|key| key.to_str().ok());
         let unsafe_to_repeat = self.never_again && self.outcome == Some(Outcome::Unknown);
         let body = Body {
-            r#type: format!("urn:marketplace-connector:problem:{}", self.code),
+            r#type: format!("/docs#{}", self.code),
             title: self.code.title(),
             status: self.code.status(),
             detail: &self.detail,
-            instance: format!(
-                "urn:marketplace-connector:request:{}",
-                request_id.to_str().unwrap_or_default()
-            ),
+            instance: request_id.to_str().unwrap_or_default(),
             code: self.code.as_str(),
             fault: self.code.fault(),
             retryable: self.code.is_retryable() && !unsafe_to_repeat,
@@ -145,11 +142,11 @@ mod tests {
         assert_eq!(response.headers()["content-type"], "application/json");
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         let expected = serde_json::json!({
-            "type": "urn:marketplace-connector:problem:provider_timeout",
+            "type": "/docs#provider_timeout",
             "title": ProblemCode::ProviderTimeout.title(),
             "status": 504,
             "detail": "no answer in time",
-            "instance": "urn:marketplace-connector:request:r-1",
+            "instance": "r-1",
             "code": "provider_timeout",
             "fault": "provider",
             "retryable": true,
