@@ -45,9 +45,9 @@ macro_rules! problem_codes {
                 match self { $(Self::$name => $title,)+ }
             }
 
-            /// `type` (RFC 9457 section 3.1.1): where the API reference tells of it, relative to the service.
-            pub fn type_reference(self) -> &'static str {
-                match self { $(Self::$name => concat!("/docs#", $text),)+ }
+            /// `type` (RFC 9457 section 3.1.1).
+            pub fn type_uri(self) -> &'static str {
+                match self { $(Self::$name => concat!("urn:marketplace-connector:problem:", $text),)+ }
             }
 
             /// Who can mend it.
@@ -113,6 +113,11 @@ problem_codes! {
     ProviderTimeout = "provider_timeout", 504, Provider, true, "Mercado Pago did not answer in time";
     /// The connection to Mercado Pago broke before the answer was there.
     ProviderConnectionLost = "provider_connection_lost", 504, Provider, true, "The connection to Mercado Pago was lost";
+}
+
+/// `instance` (RFC 9457 section 3.1.5) of an answer to the request with this `X-Request-Id`.
+pub fn instance(request_id: &str) -> String {
+    format!("urn:marketplace-connector:request:{request_id}")
 }
 
 impl std::fmt::Display for ProblemCode {

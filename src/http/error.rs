@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::access::AccessError;
 use crate::domain::ids::InvalidId;
-use crate::domain::problem::{Fault, ProblemCode};
+use crate::domain::problem::{self, Fault, ProblemCode};
 use crate::storage::StoreError;
 
 /// When a failure of ours that passes by itself is worth another try.
@@ -31,7 +31,7 @@ pub struct FieldError {
 /// An error answer of the API (RFC 9457), as `application/problem+json`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Where the API reference tells of the code.
+    /// The code as a URI.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// What went wrong, the same for every answer with this code.
@@ -40,7 +40,7 @@ pub struct Problem {
     pub status: u16,
     /// What went wrong here and how to mend it.
     pub detail: String,
-    /// The request's id, as in `X-Request-Id`.
+    /// The request's id, as in `X-Request-Id`, as a URI.
     pub instance: String,
     /// What went wrong, for programs; also in the header `Connector-Error`.
     pub code: ProblemCode,
@@ -152,11 +152,11 @@ impl ApiError {
     /// The body for programs.
     pub fn problem(&self, request_id: &str) -> Problem {
         Problem {
-            kind: self.code.type_reference(),
+            kind: self.code.type_uri(),
             title: self.code.title(),
             status: self.code.status(),
             detail: self.detail.clone(),
-            instance: request_id.to_owned(),
+            instance: problem::instance(request_id),
             code: self.code,
             fault: self.code.fault(),
             retryable: self.code.is_retryable(),
@@ -266,11 +266,11 @@ mod tests {
         assert_eq!(
             body,
             serde_json::json!({
-                "type": "/docs#invalid_field",
+                "type": "urn:marketplace-connector:problem:invalid_field",
                 "title": "A value is not valid",
                 "status": 422,
                 "detail": "not valid: `expires_in`",
-                "instance": "req-1",
+                "instance": "urn:marketplace-connector:request:req-1",
                 "code": "invalid_field",
                 "fault": "caller",
                 "retryable": false,

@@ -111,6 +111,7 @@ pub(crate) enum Ending {
 
 impl Ending {
     /// Every ending.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 12] = [
         Self::Connected,
         Self::Denied,
