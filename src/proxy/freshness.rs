@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use super::metrics::Metrics;
 use super::problem::ProxyProblem;
 use crate::domain::problem::ProblemCode;
-use crate::storage::StoreError;
+use crate::storage::{Revocations, StoreError};
 
 /// How long the store is waited for when there is something to serve without it.
 const SHORT: Duration = Duration::from_millis(250);
@@ -23,24 +23,17 @@ const LONG: Duration = Duration::from_secs(5);
 /// How long a store that did not answer is not asked again by those who can do without.
 const SILENCE_MICROS: i64 = 250_000;
 
-/// When something remembered was last seen to hold.
+/// When something remembered was last seen to hold, and after how many revokes of this process.
 #[derive(Debug)]
-pub(super) struct Age(AtomicI64);
+pub(super) struct Age {
+    seen_at: AtomicI64,
+    revocations: AtomicU64,
+}
 
 impl Age {
-    /// Seen just now.
-    pub(super) fn new(now: DateTime<Utc>) -> Self {
-        Self(AtomicI64::new(now.timestamp_micros()))
-    }
-
-    /// Seen again.
-    pub(super) fn checked(&self, now: DateTime<Utc>) {
-        self.0.store(now.timestamp_micros(), Ordering::Relaxed);
-    }
-
     fn is_within(&self, limit: i64, now: DateTime<Utc>) -> bool {
         // A clock that was set back makes everything old rather than young.
-        (0..limit).contains(&(now.timestamp_micros() - self.0.load(Ordering::Relaxed)))
+        (0..limit).contains(&(now.timestamp_micros() - self.seen_at.load(Ordering::Relaxed)))
     }
 }
 
@@ -50,24 +43,45 @@ pub(super) struct Patience {
     ttl: i64,
     stale: i64,
     silent_since: AtomicI64,
+    revocations: Revocations,
     metrics: Arc<Metrics>,
 }
 
 impl Patience {
-    /// With the two bounds of the settings.
-    pub(super) fn new(ttl: Duration, stale: Duration, metrics: Arc<Metrics>) -> Self {
+    /// With the two bounds of the settings. A revoke that `revocations` counts makes everything old at once.
+    pub(super) fn new(
+        ttl: Duration,
+        stale: Duration,
+        revocations: Revocations,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self {
             ttl: micros(ttl),
             stale: micros(stale),
             silent_since: AtomicI64::new(i64::MIN),
+            revocations,
             metrics,
         }
     }
 
+    /// The age of what was read just now.
+    pub(super) fn young(&self, now: DateTime<Utc>) -> Age {
+        Age {
+            seen_at: AtomicI64::new(now.timestamp_micros()),
+            revocations: AtomicU64::new(self.revocations.count()),
+        }
+    }
+
+    /// It was seen to hold again.
+    pub(super) fn checked(&self, age: &Age, now: DateTime<Utc>) {
+        age.seen_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        age.revocations.store(self.revocations.count(), Ordering::Relaxed);
+    }
+
     /// Whether it may be used without a look.
     pub(super) fn is_fresh(&self, age: &Age, now: DateTime<Utc>) -> bool {
-        age.is_within(self.ttl, now)
+        age.is_within(self.ttl, now) && age.revocations.load(Ordering::Relaxed) == self.revocations.count()
     }
 
     /// Whether it may be used while the store does not answer.

@@ -100,7 +100,7 @@ impl Keys {
             .await;
         match (asked, known) {
             (Ok(Some(key)), Some(known)) if key == known.key => {
-                known.age.checked(now);
+                self.patience.checked(&known.age, now);
                 self.metrics.cache(CacheUse::Checked);
                 Ok(known)
             }
@@ -109,7 +109,7 @@ impl Keys {
                 let known = Arc::new(KnownKey {
                     digest,
                     key,
-                    age: Age::new(now),
+                    age: self.patience.young(now),
                     touched_at: AtomicI64::new(touched_at),
                 });
                 self.cache.insert(hash, known.clone());

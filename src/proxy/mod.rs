@@ -158,6 +158,7 @@ impl Proxy {
         let patience = Arc::new(Patience::new(
             settings.cache_ttl,
             settings.cache_stale,
+            store.revocations(),
             metrics.clone(),
         ));
         let tls = http_client::tls_config()?;

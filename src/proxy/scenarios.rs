@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::access::{ApiKeyRequest, create_api_key};
-use crate::config::RefreshSettings;
+use crate::config::{DatabaseUrl, RefreshSettings};
 use crate::domain::clock::ManualClock;
 use crate::domain::connection::{StatusReason, TokenSet};
 use crate::domain::event::Actor;
@@ -24,7 +24,7 @@ use crate::mercadopago::peer::{Act, Peer, json, with_headers};
 use crate::refresh::RefresherParts;
 use crate::rescue::RescueDir;
 use crate::storage::{Admission, NewConnect};
-use crate::vault::DataKey;
+use crate::vault::{DataKey, Vault};
 
 const GRANT: &str = r#"{"access_token":"APP_USR-2","user_id":7,"refresh_token":"TG-2","expires_in":15552000,"scope":"offline_access"}"#;
 const OWN_GRANT: &str = r#"{"access_token":"APP_USR-own","user_id":9,"expires_in":21600}"#;
@@ -38,7 +38,7 @@ struct Scene {
     key: String,
     app: Application,
     tracker: TaskTracker,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Scene {
@@ -109,7 +109,7 @@ impl Scene {
             key: String::new(),
             app,
             tracker,
-            _folder: folder,
+            folder,
         };
         scene.key = scene.key_with(Scopes::all()).await;
         scene.connect("s1", 7).await;
@@ -175,10 +175,21 @@ impl Scene {
     }
 
     async fn revoke(&self, seller: &str) {
+        self.revoke_at(&self.store, seller).await;
+    }
+
+    /// The same database as another process has it open.
+    async fn other_process(&self) -> Store {
+        let vault = Vault::new(self.store.keyring().clone());
+        let url = DatabaseUrl::Sqlite(self.folder.path().join("deep/folder/connector.db"));
+        Store::open(&url, vault, Random::system()).await.unwrap()
+    }
+
+    async fn revoke_at(&self, store: &Store, seller: &str) {
         let (app, now) = (&self.app.id, self.now());
         let seller = seller.parse().unwrap();
         let reason = StatusReason::RevokedByApi;
-        self.store
+        store
             .revoke_connection(app, &seller, reason, None, Actor::system(), now)
             .await
             .unwrap();
@@ -719,10 +730,33 @@ async fn an_expired_token_that_cannot_be_renewed_says_whose_turn_it_is() {
 }
 
 #[tokio::test]
-async fn a_revoke_holds_when_the_cache_is_a_second_old_and_a_reconnect_too() {
+async fn a_revoke_in_this_process_holds_for_the_next_call() {
+    let scene = Scene::playing((0..3).map(|_| json(200, "ok"))).await;
+    scene.connect("s2", 8).await;
+    assert_eq!(scene.get("/proxy/s1/users/me").await.status, 200);
+    assert_eq!(scene.get("/proxy/s2/users/me").await.status, 200);
+    scene.revoke("s1").await;
+    assert_eq!(
+        scene.get("/proxy/s1/users/me").await.problem(),
+        problem(409, "connection_revoked", "not_sent")
+    );
+    assert_eq!(scene.get("/proxy/s2/users/me").await.status, 200);
+    let key = scene.store.list_api_keys(None).await.unwrap().remove(0).id;
+    assert!(
+        scene
+            .store
+            .revoke_api_key(&key, None, Actor::system(), scene.now())
+            .await
+            .unwrap()
+    );
+    assert_eq!(scene.get("/proxy/s2/users/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_revoke_by_another_replica_holds_when_the_cache_is_a_second_old_and_a_reconnect_too() {
     let scene = Scene::playing((0..3).map(|_| json(200, "ok"))).await;
     assert_eq!(scene.get("/proxy/s1/users/me").await.status, 200);
-    scene.revoke("s1").await;
+    scene.revoke_at(&scene.other_process().await, "s1").await;
     scene.clock.advance(TimeDelta::seconds(1));
     assert_eq!(
         scene.get("/proxy/s1/users/me").await.problem(),

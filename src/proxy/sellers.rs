@@ -168,7 +168,7 @@ impl Sellers {
             Ok(Some((generation, status)))
                 if generation == connection.generation && status == connection.status =>
             {
-                known.age.checked(now);
+                self.patience.checked(&known.age, now);
                 self.metrics.cache(CacheUse::Checked);
                 Ok(known.clone())
             }
@@ -215,7 +215,7 @@ impl Sellers {
         let hash = self.hash(&connection.application, &connection.seller_id);
         let seat = before.map_or_else(Arc::default, |before| before.seat.clone());
         let authorization = access_token.as_ref().and_then(bearer);
-        let age = Age::new(now);
+        let age = self.patience.young(now);
         let known = Arc::new(Known {
             connection,
             access_token,

@@ -284,6 +284,7 @@ impl Store {
             };
             insert_audit(&mut tx, &audit, &self.random).await?;
             tx.commit().await?;
+            self.revocations.add();
         }
         Ok(changed == 1)
     }

@@ -444,6 +444,7 @@ impl Store {
             };
             insert_audit(&mut tx, &audit, &self.random).await?;
             tx.commit().await?;
+            self.revocations.add();
             return Ok(Some(ended));
         }
     }

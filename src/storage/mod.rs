@@ -18,6 +18,9 @@ mod keys;
 mod refreshes;
 mod retention;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::config::DatabaseUrl;
 use crate::domain::random::Random;
 use crate::vault::{Keyring, Vault, VaultError};
@@ -93,6 +96,23 @@ pub struct Store {
     database: Database,
     vault: Vault,
     random: Random,
+    revocations: Revocations,
+}
+
+/// How many connections and API keys this process has revoked. Whoever remembers rows compares it, so that a revoke holds
+/// at once where it was made; elsewhere it holds when what is remembered is looked at again.
+#[derive(Clone, Debug, Default)]
+pub struct Revocations(Arc<AtomicU64>);
+
+impl Revocations {
+    /// How many so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
 impl Store {
@@ -102,7 +122,13 @@ impl Store {
             database: Database::open(url).await?,
             vault,
             random,
+            revocations: Revocations::default(),
         })
+    }
+
+    /// The revokes of this process, counted.
+    pub fn revocations(&self) -> Revocations {
+        self.revocations.clone()
     }
 
     /// Brings the database up to date. Replicas may do it at the same time.
