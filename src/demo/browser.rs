@@ -49,7 +49,15 @@ impl Page {
     /// The page's heading and the paragraph below it, for people.
     pub(super) fn told(&self) -> String {
         let text = |tag: &str| {
-            let rest = self.html.split_once(&format!("<{tag}"))?.1.split_once('>')?.1;
+            // With what ends the name, or `<p` would find `<path`.
+            let (plain, with_attributes) = (format!("<{tag}>"), format!("<{tag} "));
+            let begins = self
+                .html
+                .find(&plain)
+                .into_iter()
+                .chain(self.html.find(&with_attributes))
+                .min()?;
+            let rest = self.html[begins..].split_once('>')?.1;
             Some(unescape(rest.split('<').next()?.trim()))
         };
         let told: Vec<_> = [text("h1"), text("p")]
@@ -173,7 +181,7 @@ mod tests {
         let page = Page {
             url: "http://localhost:1/authorization?x=1".parse().unwrap(),
             status: StatusCode::OK,
-            html: "<h1>Allow?</h1><p class=\"lead\">It asks.</p><form method=\"post\" action=\"/authorization?a=1&#38;b=2\">\
+            html: "<h1>Allow?</h1><svg><path d=\"m\"/></svg><p class=\"lead\">It asks.</p><form method=\"post\" action=\"/authorization?a=1&#38;b=2\">\
                    <option value=\"7\">A · MLB</option><option value=\"8\">B · MLA</option></form>"
                 .to_owned(),
             location: None,

@@ -149,22 +149,23 @@ impl Place {
             self.secrets.admin_password.expose(),
             self.folder.display()
         );
-        let auth = format!("-H 'authorization: Bearer {key}'");
         let json = "-H 'content-type: application/json'";
-        let card = story::card("APRO");
+        let auth = "-H \"authorization: Bearer $KEY\"";
+        let (connector, sandbox, card) = (origin(connector), origin(sandbox), story::card("APRO"));
         write!(
             text,
-            "\n# the connection; its public key is what a buyer's browser tokenises a card with\n\
-             curl -s {connector}v1/connections/{SELLER} {auth}\n\
-             PUBLIC_KEY=$(curl -s {connector}v1/connections/{SELLER} {auth} | sed 's/.*\"public_key\":\"\\([^\"]*\\)\".*/\\1/')\n\
-             \n# a card token, straight from the browser to Mercado Pago (FUND instead of APRO is rejected)\n\
-             TOKEN=$(curl -s \"{sandbox}v1/card_tokens?public_key=$PUBLIC_KEY\" {json} -d '{card}' | sed 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/')\n\
+            "\nKEY={key}\n\
+             \n# the connection; with its public key the buyer's browser makes card tokens\n\
+             curl -s {connector}/v1/connections/{SELLER} {auth}\n\
+             PUBLIC_KEY=$(curl -s {connector}/v1/connections/{SELLER} {auth} | sed 's/.*\"public_key\":\"\\([^\"]*\\)\",.*/\\1/')\n\
+             \n# a card token, from the browser straight to Mercado Pago (with FUND instead of APRO the payment is rejected)\n\
+             TOKEN=$(curl -s \"{sandbox}/v1/card_tokens?public_key=$PUBLIC_KEY\" {json} -d '{card}' | sed 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/')\n\
              \n# a payment through the connector\n\
-             curl -i {connector}proxy/{SELLER}/v1/payments {auth} {json} -d '{{\"token\":\"'$TOKEN'\",\"transaction_amount\":100.50,\
+             curl -i {connector}/proxy/{SELLER}/v1/payments {auth} {json} -d '{{\"token\":\"'$TOKEN'\",\"transaction_amount\":100.50,\
              \"installments\":1,\"payment_method_id\":\"visa\",\"payer\":{{\"email\":\"buyer@example.com\"}}}}'\n\
              \n# end the connection; the next proxied call answers 409 connection_revoked\n\
-             curl -s -X DELETE {connector}v1/connections/{SELLER} {auth}\n\
-             curl -i {connector}proxy/{SELLER}/users/me {auth}\n"
+             curl -s -X DELETE {connector}/v1/connections/{SELLER} {auth}\n\
+             curl -i {connector}/proxy/{SELLER}/users/me {auth}\n"
         )?;
         Ok(text)
     }

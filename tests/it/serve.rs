@@ -1,0 +1,226 @@
+//! `serve` as an operator runs it: a real process, settings by environment alone, told to stop by a signal.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Log lines that are read at most until `listening` must have come.
+const MOST_LINES: usize = 50;
+
+/// A running service.
+struct Served {
+    child: Child,
+    address: String,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Served {
+    fn start(folder: &Path, more: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"))
+            .arg("serve")
+            .env_clear()
+            .envs([
+                ("LISTEN_ADDR", "127.0.0.1:0"),
+                ("OPS_LISTEN_ADDR", ""),
+                ("DATABASE_URL", "sqlite://deep/data/connector.db"),
+                (
+                    "ENCRYPTION_KEYS",
+                    "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                ),
+                ("MERCADOPAGO_CLIENT_ID", "1234567890123456"),
+                ("MERCADOPAGO_CLIENT_SECRET", "canary-client-secret"),
+                (
+                    "MERCADOPAGO_AUTHORIZATION_URL",
+                    "http://127.0.0.1:9/authorization",
+                ),
+                ("MERCADOPAGO_API_URL", "http://127.0.0.1:9"),
+                ("BOOTSTRAP_API_KEY", "mck_canary0123456789012345678901234567890"),
+                ("LOG_FORMAT", "json"),
+            ])
+            .envs(more.iter().copied())
+            .current_dir(folder)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = (0..MOST_LINES).find_map(|_| {
+            let mut line = String::new();
+            log.read_line(&mut line).unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            (line["message"] == "listening").then(|| line["addr"].as_str().unwrap().to_owned())
+        });
+        Self {
+            child,
+            address: address.expect("the log says `listening`"),
+            log,
+        }
+    }
+
+    /// Sends a request on a connection of its own and gives the whole answer.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(
+            stream,
+            "{request}\r\nhost: connector\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends a signal, and gives exit code and the rest of the log.
+    fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Ended already, unless a test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const KEY: &str = "authorization: Bearer mck_canary0123456789012345678901234567890";
+
+#[test]
+fn settings_alone_are_enough_and_a_signal_ends_it_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path(), &[]);
+    assert!(served.ask("GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
+    assert!(served.ask("GET /readyz HTTP/1.1").starts_with("HTTP/1.1 200"));
+    let listed = served.ask(&format!("GET /v1/connections HTTP/1.1\r\n{KEY}"));
+    assert!(
+        listed.starts_with("HTTP/1.1 200") && listed.ends_with(r#"{"data":[],"next_cursor":null}"#),
+        "{listed}"
+    );
+    let proxied = served.ask(&format!("GET /proxy/nobody/users/me HTTP/1.1\r\n{KEY}"));
+    assert!(
+        proxied.starts_with("HTTP/1.1 404") && proxied.contains("connection_not_found"),
+        "{proxied}"
+    );
+    assert!(served.ask("GET /metrics HTTP/1.1").starts_with("HTTP/1.1 404"));
+    assert!(folder.path().join("deep/data/connector.db").exists());
+
+    let (code, rest) = served.stop("-TERM");
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains(r#""message":"stopped""#), "{rest}");
+    assert!(!rest.contains("canary"), "{rest}");
+
+    // The second start finds what the first one left.
+    let mut served = Served::start(folder.path(), &[]);
+    assert!(
+        served
+            .ask(&format!("GET /v1/connections HTTP/1.1\r\n{KEY}"))
+            .starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(served.stop("-INT").0, Some(0));
+}
+
+#[test]
+fn while_it_drains_it_is_not_ready_but_still_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path(), &[("SHUTDOWN_DELAY", "2s")]);
+    let id = served.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut line = String::new();
+    while !line.contains("stopping") {
+        line.clear();
+        assert_ne!(
+            served.log.read_line(&mut line).unwrap(),
+            0,
+            "the log says `stopping`"
+        );
+    }
+    let not_ready = served.ask("GET /readyz HTTP/1.1");
+    assert!(
+        not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("shutting_down"),
+        "{not_ready}"
+    );
+    assert!(served.ask("GET /healthz HTTP/1.1").starts_with("HTTP/1.1 200"));
+    assert!(
+        served
+            .ask(&format!("GET /v1/connections HTTP/1.1\r\n{KEY}"))
+            .starts_with("HTTP/1.1 200")
+    );
+    // A second signal ends it without waiting.
+    assert_eq!(served.stop("-TERM").0, Some(1));
+}
+
+#[test]
+fn an_admin_listener_takes_the_platform_off_the_public_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path(), &[("ADMIN_LISTEN_ADDR", "127.0.0.1:0")]);
+    let ask_all = |served: &Served| {
+        [
+            "/v1/connections",
+            "/proxy/nobody/users/me",
+            "/console",
+            "/connect/x",
+        ]
+        .map(|path| served.ask(&format!("GET {path} HTTP/1.1\r\n{KEY}"))[9..12].to_owned())
+    };
+    assert_eq!(ask_all(&served), ["404", "404", "404", "404"]);
+    let mut line = String::new();
+    served.log.read_line(&mut line).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    line["addr"].as_str().unwrap().clone_into(&mut served.address);
+    let internal = ask_all(&served);
+    assert_eq!(internal[0], "200");
+    assert!(
+        served
+            .ask(&format!("GET /proxy/nobody/users/me HTTP/1.1\r\n{KEY}"))
+            .contains("connection_not_found")
+    );
+    assert!(served.ask("GET /connect/x HTTP/1.1").starts_with("HTTP/1.1 404"));
+    assert_eq!(served.stop("-TERM").0, Some(0));
+}
+
+#[test]
+fn a_taken_address_is_named_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"))
+        .arg("serve")
+        .env_clear()
+        .envs([
+            ("LISTEN_ADDR", address.as_str()),
+            (
+                "ENCRYPTION_KEYS",
+                "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            ),
+            ("MERCADOPAGO_CLIENT_ID", "1"),
+            ("MERCADOPAGO_CLIENT_SECRET", "s"),
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        told.contains(&format!("LISTEN_ADDR: cannot listen on {address}")),
+        "{told}"
+    );
+}
