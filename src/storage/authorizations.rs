@@ -45,6 +45,9 @@ statements! {
     PURGE_LINKS = "DELETE FROM connect_links WHERE id IN (SELECT id FROM connect_links WHERE expires_at < $1 LIMIT $2)";
 }
 
+/// How often the identity rules are looked at when somebody else was faster: each time at least one other got through.
+const ADMIT_TRIES: u32 = 5;
+
 /// A connect link to be written. Its token is stored as a hash only.
 #[derive(Debug, Clone)]
 pub struct NewConnectLink {
@@ -392,7 +395,20 @@ impl Store {
 
     /// Admits a token set as a seller's connection, or refuses it by the identity rules: connection, sealed tokens, event,
     /// audit row and used link in one transaction.
+    ///
+    /// On PostgreSQL two new rows for one seller or one account may be written side by side; the unique index lets one
+    /// through, and the rules are then looked at again for the other.
     pub async fn admit(&self, new: &NewConnect<'_>) -> Result<Admission, StoreError> {
+        for _ in 1..ADMIT_TRIES {
+            match self.try_admit(new).await {
+                Err(StoreError::Conflict) => {}
+                done => return done,
+            }
+        }
+        self.try_admit(new).await
+    }
+
+    async fn try_admit(&self, new: &NewConnect<'_>) -> Result<Admission, StoreError> {
         let mut tx = self.database.begin().await?;
         let existing = match find_row_within(&mut tx, new.application, new.seller_id).await? {
             Some(row) => Some(row.connection()?),
@@ -444,14 +460,13 @@ impl Store {
             insert_connection(&mut tx, &first).await?;
             (first, 0)
         };
-        if let Some(metadata) = new.metadata {
-            next.metadata = metadata.clone();
-        }
         if !update_connection(&mut tx, &next, generation).await? {
-            // PostgreSQL let a refresh or a revoke in between; the caller tries again.
             return Err(StoreError::Conflict);
         }
-        update_metadata(&mut tx, &next).await?;
+        if let Some(metadata) = new.metadata {
+            next.metadata = metadata.clone();
+            update_metadata(&mut tx, &next).await?;
+        }
         update_data_key(&mut tx, &self.vault, &next, new.data_key).await?;
         update_tokens(&mut tx, &next, new.tokens, new.data_key).await?;
         self.tell_admission(&mut tx, new, &next, reconnects).await?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 
 use super::audit::insert_audit;
-use super::dispatch::{Tx, read, statements, within};
+use super::dispatch::{Tx, postgres_statements, read, statements, within};
 use super::events::insert_event;
 use super::{Store, StoreError};
 use crate::domain::connection::{Connection, Status, StatusReason, TokenSet};
@@ -56,6 +56,12 @@ statements! {
     UPDATE_REFRESH_TOKEN = "UPDATE connections SET refresh_token = $2 WHERE id = $1";
     UPDATE_DATA_KEY = "UPDATE connections SET data_key = $2, data_key_id = $3, refresh_token = NULL WHERE id = $1";
     UPDATE_METADATA = "UPDATE connections SET metadata = $2, updated_at = $3 WHERE id = $1";
+}
+
+postgres_statements! {
+    // Nobody changes the row until the transaction ends.
+    FIND_CONNECTION_LOCKED = concat!("SELECT ", connection_columns!(),
+        " FROM connections WHERE application = $1 AND seller_id = $2 FOR NO KEY UPDATE");
 }
 
 /// A row as it lies there, ciphertexts included.
@@ -416,37 +422,34 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<Connection>, StoreError> {
         let mut tx = self.database.begin().await?;
-        loop {
-            let Some(row) = find_row_within(&mut tx, application, seller).await? else {
-                return Ok(None);
-            };
-            let current = row.connection()?;
-            if current.status == Status::Revoked {
-                return Ok(Some(current));
-            }
-            let generation = current.generation;
-            let ended = current.revoked(reason, now);
-            if !update_connection(&mut tx, &ended, generation).await? {
-                // PostgreSQL let somebody in between: look again.
-                continue;
-            }
-            let view = ended.view_at(now, application_public_key);
-            let event =
-                NewEvent::about_connection(EventType::Revoked, application, seller, &view, now, &self.random);
-            insert_event(&mut tx, &event).await?;
-            let audit = NewAudit {
-                actor,
-                action: AuditAction::ConnectionRevoked,
-                application: Some(application.clone()),
-                target: Some(seller.to_string()),
-                at: now,
-                detail: serde_json::json!({ "status_reason": reason }),
-            };
-            insert_audit(&mut tx, &audit, &self.random).await?;
-            tx.commit().await?;
-            self.revocations.add();
-            return Ok(Some(ended));
+        let Some(row) = find_row_within(&mut tx, application, seller).await? else {
+            return Ok(None);
+        };
+        let current = row.connection()?;
+        if current.status == Status::Revoked {
+            return Ok(Some(current));
         }
+        let generation = current.generation;
+        let ended = current.revoked(reason, now);
+        if !update_connection(&mut tx, &ended, generation).await? {
+            return Err(StoreError::Conflict);
+        }
+        let view = ended.view_at(now, application_public_key);
+        let event =
+            NewEvent::about_connection(EventType::Revoked, application, seller, &view, now, &self.random);
+        insert_event(&mut tx, &event).await?;
+        let audit = NewAudit {
+            actor,
+            action: AuditAction::ConnectionRevoked,
+            application: Some(application.clone()),
+            target: Some(seller.to_string()),
+            at: now,
+            detail: serde_json::json!({ "status_reason": reason }),
+        };
+        insert_audit(&mut tx, &audit, &self.random).await?;
+        tx.commit().await?;
+        self.revocations.add();
+        Ok(Some(ended))
     }
 
     /// Replaces a connection's metadata by what `change` makes of it.
@@ -493,12 +496,18 @@ fn contains_pattern(text: &str) -> String {
     pattern
 }
 
+/// The row of a seller, which nobody else changes until the transaction ends.
 pub(super) async fn find_row_within(
     tx: &mut Tx,
     application: &ApplicationId,
     seller: &SellerId,
 ) -> Result<Option<ConnectionRow>, StoreError> {
-    Ok(within!(tx, |c| sqlx::query_as(FIND_CONNECTION)
+    let sql = if tx.is_postgres() {
+        FIND_CONNECTION_LOCKED
+    } else {
+        FIND_CONNECTION
+    };
+    Ok(within!(tx, |c| sqlx::query_as(sql)
         .bind(application.as_str())
         .bind(seller.as_str())
         .fetch_optional(c)

@@ -3,8 +3,10 @@
 //! Both engines understand `$n`, `ON CONFLICT ... DO UPDATE`, `RETURNING` and partial indexes; sqlx decodes the native types
 //! of either into the same Rust types. Where the engines differ, there are two named constants and a two-armed `match`.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
@@ -19,8 +21,20 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
-static SQLITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+/// Key of the advisory lock that a migrating transaction holds; any number that nobody else uses.
+const MIGRATION_LOCK: i64 = 0x6d70_636f_6e6e_6563;
+
+static SQLITE_MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| ours(sqlx::migrate!("migrations/sqlite")));
+static POSTGRES_MIGRATIONS: LazyLock<Migrator> =
+    LazyLock::new(|| ours(sqlx::migrate!("migrations/postgres")));
+
+/// Migrations as we run them: in a transaction of ours that holds the lock (sqlx's own lock belongs to the session, which
+/// `PgBouncer` in transaction mode does not keep), and of an older version beside a newer one, because a migration expands
+/// before it contracts.
+fn ours(mut migrations: Migrator) -> Migrator {
+    migrations.set_locking(false).set_ignore_missing(true);
+    migrations
+}
 
 /// The pools of one engine.
 #[derive(Clone, Debug)]
@@ -85,7 +99,17 @@ macro_rules! statements {
     };
 }
 
-pub(super) use {read, statements, within, write};
+/// Declares the SQL that only PostgreSQL runs, in place of a statement of the same meaning, and lists it for the same test.
+macro_rules! postgres_statements {
+    ($($name:ident = $sql:expr;)+) => {
+        $(const $name: &str = $sql;)+
+        /// Every statement of this file that only PostgreSQL runs.
+        #[cfg(test)]
+        pub(super) const POSTGRES_STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name),)+];
+    };
+}
+
+pub(super) use {postgres_statements, read, statements, within, write};
 
 impl Database {
     pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
@@ -115,7 +139,8 @@ impl Database {
                 Ok(Self::Sqlite { writer, reader })
             }
             DatabaseUrl::Postgres(url) => {
-                let options: PgConnectOptions = url.parse()?;
+                // `PgBouncer` refuses this start-up parameter unless it is told not to, and nothing here is a float.
+                let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
                 let pool = PgPoolOptions::new()
                     .max_connections(POSTGRES_CONNECTIONS)
                     .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -126,12 +151,26 @@ impl Database {
         }
     }
 
+    /// Brings the schema up to date in one transaction. Of several replicas one does it and the others wait for it.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite { writer, .. } => SQLITE_MIGRATIONS.run(writer).await?,
-            Self::Postgres(pool) => POSTGRES_MIGRATIONS.run(pool).await?,
+        let mut tx = self.begin().await?;
+        match &mut tx {
+            Tx::Sqlite(transaction) => {
+                SQLITE_MIGRATIONS
+                    .run_direct(None, &mut **transaction, false)
+                    .await?;
+            }
+            Tx::Postgres(transaction) => {
+                sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                    .bind(MIGRATION_LOCK)
+                    .execute(&mut **transaction)
+                    .await?;
+                POSTGRES_MIGRATIONS
+                    .run_direct(None, &mut **transaction, false)
+                    .await?;
+            }
         }
-        Ok(())
+        tx.commit().await
     }
 
     /// Begins a transaction that writes. SQLite takes its write lock at once: a read that turns into a write later would

@@ -161,11 +161,70 @@ impl Store {
 }
 
 #[cfg(test)]
+#[path = "../../tests/it/support/postgres.rs"]
+mod postgres;
+#[cfg(test)]
+mod scenarios;
+
+#[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
 
     use super::*;
 
-    /// Every statement there is, with its name.
+    const KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+    /// Which database a test runs on.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Engine {
+        Sqlite,
+        Postgres,
+    }
+
+    /// An empty database of its own, and what keeps it there.
+    pub(crate) struct EmptyDatabase {
+        pub(crate) url: DatabaseUrl,
+        pub(crate) folder: TempDir,
+    }
+
+    impl EmptyDatabase {
+        /// None where PostgreSQL is asked for and not installed.
+        pub(crate) fn on(engine: Engine) -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let url = match engine {
+                Engine::Sqlite => DatabaseUrl::Sqlite(folder.path().join("deep/folder/connector.db")),
+                Engine::Postgres => DatabaseUrl::Postgres(postgres::shared()?.create_database()),
+            };
+            Some(Self { url, folder })
+        }
+
+        /// A store on it, as one more replica opens it.
+        pub(crate) async fn store(&self, keys: &str) -> Store {
+            let vault = Vault::new(keys.parse().unwrap());
+            Store::open(&self.url, vault, Random::system()).await.unwrap()
+        }
+
+        pub(crate) async fn migrated(&self) -> Store {
+            let store = self.store(KEY).await;
+            store.migrate().await.unwrap();
+            store
+        }
+    }
+
+    /// A migrated store in a folder that goes with the guard: a SQLite file, or a database of a throw-away PostgreSQL with
+    /// `TEST_DATABASE=postgres`.
+    pub(crate) async fn temporary_store() -> (Store, TempDir) {
+        let engine = match std::env::var("TEST_DATABASE").as_deref() {
+            Ok("postgres") => Engine::Postgres,
+            _ => Engine::Sqlite,
+        };
+        let database = EmptyDatabase::on(engine).expect("TEST_DATABASE=postgres needs PostgreSQL installed");
+        (database.migrated().await, database.folder)
+    }
+
+    /// Every statement that both engines run, with its name.
     fn statements() -> Vec<(&'static str, &'static str)> {
         [
             access::STATEMENTS,
@@ -181,26 +240,31 @@ pub(crate) mod tests {
         .concat()
     }
 
-    /// A migrated store on a SQLite file in a folder that goes with the guard.
-    pub(crate) async fn temporary_store() -> (Store, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let url = DatabaseUrl::Sqlite(folder.path().join("deep/folder/connector.db"));
-        let vault = Vault::new("k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap());
-        let store = Store::open(&url, vault, Random::system()).await.unwrap();
-        store.migrate().await.unwrap();
-        (store, folder)
-    }
-
-    #[tokio::test]
-    async fn every_statement_is_understood_by_sqlite() {
-        let (store, _folder) = temporary_store().await;
-        for (name, sql) in statements() {
+    async fn prepare_all(store: &Store, statements: &[(&str, &'static str)]) {
+        for (name, sql) in statements {
             store
                 .database
                 .prepare(sql)
                 .await
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_understood_by_sqlite() {
+        let store = EmptyDatabase::on(Engine::Sqlite).unwrap();
+        prepare_all(&store.migrated().await, &statements()).await;
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_understood_by_postgresql() {
+        let Some(database) = EmptyDatabase::on(Engine::Postgres) else {
+            return;
+        };
+        let store = database.migrated().await;
+        prepare_all(&store, &statements()).await;
+        let only_there = [connections::POSTGRES_STATEMENTS, refreshes::POSTGRES_STATEMENTS].concat();
+        prepare_all(&store, &only_there).await;
     }
 
     #[test]
@@ -218,5 +282,50 @@ pub(crate) mod tests {
         };
         assert!(!names("sqlite").is_empty());
         assert_eq!(names("sqlite"), names("postgres"));
+    }
+
+    /// Tables with their columns in order: the name, whether null is allowed, and the kind of type that both engines share.
+    async fn schema(store: &Store) -> BTreeMap<String, Vec<(String, bool, &'static str)>> {
+        let rows: Vec<(String, String, bool, String)> = match &store.database {
+            Database::Sqlite { writer, .. } => sqlx::query_as(
+                "SELECT m.name, c.name, c.\"notnull\" = 0 AND c.pk = 0, lower(c.type) FROM sqlite_schema m \
+                 JOIN pragma_table_info(m.name) c WHERE m.type = 'table' ORDER BY m.name, c.cid",
+            )
+            .fetch_all(writer)
+            .await
+            .unwrap(),
+            Database::Postgres(pool) => sqlx::query_as(
+                "SELECT CAST(table_name AS TEXT), CAST(column_name AS TEXT), is_nullable = 'YES', CAST(data_type AS TEXT) \
+                 FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
+            )
+            .fetch_all(pool)
+            .await
+            .unwrap(),
+        };
+        let mut tables: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (table, column, nullable, kind) in rows {
+            // sqlx's own table differs, and is not ours.
+            if !table.starts_with('_') {
+                let kind = match kind.as_str() {
+                    "bytea" | "blob" => "bytes",
+                    "bigint" | "boolean" | "integer" => "number",
+                    "text" | "jsonb" | "timestamp with time zone" => "text",
+                    other => panic!("{table}.{column} is of type {other}"),
+                };
+                tables.entry(table).or_default().push((column, nullable, kind));
+            }
+        }
+        tables
+    }
+
+    #[tokio::test]
+    async fn both_engines_have_the_same_tables_and_columns() {
+        let Some(postgres) = EmptyDatabase::on(Engine::Postgres) else {
+            return;
+        };
+        let sqlite = EmptyDatabase::on(Engine::Sqlite).unwrap();
+        let there = schema(&postgres.migrated().await).await;
+        assert!(there.contains_key("connections"));
+        assert_eq!(schema(&sqlite.migrated().await).await, there);
     }
 }

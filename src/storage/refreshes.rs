@@ -11,7 +11,7 @@ use super::audit::insert_audit;
 use super::connections::{
     ConnectionRow, OpenConnection, connection_columns, update_connection, update_tokens,
 };
-use super::dispatch::{Tx, read, statements, within};
+use super::dispatch::{Tx, postgres_statements, read, statements, within};
 use super::events::insert_event;
 use super::{Store, StoreError};
 use crate::domain::connection::{
@@ -25,7 +25,7 @@ use crate::vault::DataKey;
 statements! {
     FIND_FOR_CLAIM = concat!("SELECT ", connection_columns!(), " FROM connections WHERE id = $1");
     SET_LEASE = "UPDATE connections SET lease_owner = $2, lease_until = $3 WHERE id = $1";
-    POSTPONE = "UPDATE connections SET refresh_due_at = CASE WHEN status = 'active' THEN $2 ELSE NULL END, status_reason = $3, \
+    POSTPONE = "UPDATE connections SET refresh_due_at = CASE WHEN status = 'active' THEN COALESCE($2, refresh_due_at) END, status_reason = $3, \
         outcome_unknown = $4, refresh_failures = refresh_failures + $5, lease_owner = NULL, lease_until = NULL, updated_at = $6 WHERE id = $1";
     INSERT_ATTEMPT = "INSERT INTO refresh_attempts (id, connection_id, application, generation, trigger_kind, after_unknown, owner, started_at) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -43,17 +43,17 @@ statements! {
     SET_MARKS = "UPDATE connections SET expiry_marks_told = $3 WHERE id = $1 AND generation = $2 AND expiry_marks_told < $3";
 }
 
-/// PostgreSQL: a row that another replica is claiming at this moment is passed over.
-const FIND_FOR_CLAIM_LOCKED: &str = concat!(
-    "SELECT ",
-    connection_columns!(),
-    " FROM connections WHERE id = $1 FOR UPDATE SKIP LOCKED"
-);
+postgres_statements! {
+    // A row that another replica is claiming at this moment is passed over.
+    FIND_FOR_CLAIM_LOCKED = concat!("SELECT ", connection_columns!(), " FROM connections WHERE id = $1 FOR UPDATE SKIP LOCKED");
+}
 
 /// How long after an attempt of unknown outcome the token is spent once more: at the most.
 const AFTER_UNKNOWN_MOST: Duration = Duration::minutes(10);
 /// The same as a part of the token's life, where that is shorter.
 const AFTER_UNKNOWN_PART_OF_LIFE: i32 = 10;
+/// How long a row that is locked at this moment counts as busy: transactions are short.
+const LOCKED_FOR: Duration = Duration::milliseconds(100);
 /// How long refreshing rests when the configured `client_id` is not the one of the tokens.
 const CLIENT_ID_CHANGED_REST: Duration = Duration::minutes(10);
 
@@ -222,10 +222,10 @@ impl Store {
             .await)?;
         let Some(row) = row else {
             drop(tx);
-            // Absent, or locked by another replica's claim.
+            // Absent, or locked: by another replica's claim, or by a change that ends as soon and leaves no lease.
             let found = self.connection_generation(request.connection).await?;
             return Ok(if found.is_some() {
-                Claim::Busy(now + request.lease)
+                Claim::Busy(now + LOCKED_FOR)
             } else {
                 Claim::Absent
             });
