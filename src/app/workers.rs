@@ -16,11 +16,11 @@ use crate::storage::StoreError;
 
 /// How soon a worker looks again after it found work.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
-const RESCUE_INTERVAL: Duration = Duration::from_secs(60);
+const RESCUE_INTERVAL: Duration = Duration::from_mins(1);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(15);
 /// Histograms are folded so often; between two foldings each observation costs memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 /// So many rows are removed in one transaction.
 const PURGED_AT_ONCE: u32 = 500;
 /// How long an ended link still answers that it is over, instead of being unknown.
@@ -76,10 +76,10 @@ pub(super) fn spawn(
 async fn every<F: Future<Output = Step>>(
     interval: Duration,
     stop: CancellationToken,
-    mut step: impl FnMut() -> F,
+    mut work: impl FnMut() -> F,
 ) {
     loop {
-        let Some(done) = stop.run_until_cancelled(step()).await else {
+        let Some(done) = stop.run_until_cancelled(work()).await else {
             return;
         };
         let pause = match done {

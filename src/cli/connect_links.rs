@@ -16,7 +16,7 @@ use crate::domain::ids::{ApplicationId, SellerId};
 use crate::http::Services;
 
 /// Longest life of a link.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(30 * 24);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConnectLinks {

@@ -68,7 +68,7 @@ pub async fn run(options: DemoOptions, out: &mut dyn Write, stop: CancellationTo
         &secrets,
         &connector,
         sandbox_listener.local_addr()?,
-        public_key,
+        public_key.as_deref(),
     )?;
     let app = App::build(config, Seams::default(), Migrate::First).await?;
     let http = http_client::build()?;
@@ -242,7 +242,7 @@ fn config(
     secrets: &Secrets,
     connector: &Url,
     sandbox: SocketAddr,
-    public_key: Option<String>,
+    public_key: Option<&str>,
 ) -> anyhow::Result<Config> {
     let sandbox_name = format!("http://localhost:{}", sandbox.port());
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -258,7 +258,7 @@ fn config(
             "MERCADOPAGO_WEBHOOK_SECRET" => secrets.webhook_secret.clone(),
             "MERCADOPAGO_AUTHORIZATION_URL" => format!("{sandbox_name}/authorization"),
             "MERCADOPAGO_API_URL" => format!("http://{sandbox}"),
-            "MERCADOPAGO_PUBLIC_KEY" => public_key.clone()?,
+            "MERCADOPAGO_PUBLIC_KEY" => public_key?.to_owned(),
             "MARKETPLACE_NAME" => "Demo Market".to_owned(),
             "BOOTSTRAP_API_KEY" => secrets.api_key.expose().to_owned(),
             "BOOTSTRAP_ADMIN_EMAIL" => ADMIN_EMAIL.to_owned(),
@@ -299,13 +299,11 @@ struct Folder {
 
 impl Folder {
     fn open(wanted: Option<&Path>) -> anyhow::Result<Self> {
-        let (path, temporary) = match wanted {
-            Some(path) => (path.to_owned(), false),
-            None => {
-                let name = format!("marketplace-connector-demo-{}", Random::system().base64url::<9>());
-                (std::env::temp_dir().join(name), true)
-            }
-        };
+        let temporary = wanted.is_none();
+        let path = wanted.map_or_else(
+            || std::env::temp_dir().join(format!("marketplace-connector-demo-{}", Random::system().base64url::<9>())),
+            Path::to_owned,
+        );
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(!temporary);
         #[cfg(unix)]
