@@ -9,5 +9,12 @@
 
 mod architecture;
 mod cli;
+mod connecting;
+mod crash;
 mod demo;
+mod other_provider;
+mod proxying;
+mod refreshing;
+mod secrets;
 mod serve;
+mod support;

@@ -1,0 +1,194 @@
+//! The service as whoever runs it meets it: a process of its own, which can be killed in the middle of what it does.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use url::Url;
+
+use super::http::{Browser, Platform, Target};
+use super::{API_KEY, CLIENT_ID, CLIENT_SECRET, ENCRYPTION_KEY};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Waits until `ready` gives something. Only where a process of its own has to be waited for.
+pub(crate) async fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(begun.elapsed() < READY_WITHIN, "{what} did not happen in time");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// `serve` with its folder, which outlives the process as a disk does. Dropping it kills the process.
+pub(crate) struct Service {
+    folder: TempDir,
+    settings: BTreeMap<&'static str, String>,
+    child: Option<Child>,
+    target: Target,
+}
+
+impl Service {
+    /// Starts it with a provider at `provider` and nothing else but what it has to be told.
+    pub(crate) async fn start(provider: &str) -> Self {
+        Self::with(provider, &[]).await
+    }
+
+    /// The same with more settings.
+    pub(crate) async fn with(provider: &str, more: &[(&'static str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = BTreeMap::from([
+            ("LISTEN_ADDR", "127.0.0.1:0".to_owned()),
+            ("OPS_LISTEN_ADDR", String::new()),
+            (
+                "DATABASE_URL",
+                format!("sqlite://{}", folder.path().join("connector.db").display()),
+            ),
+            ("ENCRYPTION_KEYS", ENCRYPTION_KEY.to_owned()),
+            ("MERCADOPAGO_CLIENT_ID", CLIENT_ID.to_owned()),
+            ("MERCADOPAGO_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
+            (
+                "MERCADOPAGO_AUTHORIZATION_URL",
+                format!("{provider}/authorization"),
+            ),
+            ("MERCADOPAGO_API_URL", provider.to_owned()),
+            ("BOOTSTRAP_API_KEY", API_KEY.to_owned()),
+        ]);
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        // `PUBLIC_URL` keeps its default, as behind a reverse proxy: nobody listens there.
+        let public: Url = "http://127.0.0.1:8080".parse().unwrap();
+        let mut service = Self {
+            folder,
+            settings,
+            child: None,
+            target: Target::new(public.clone(), public),
+        };
+        service.start_again().await;
+        service
+    }
+
+    /// Starts the process on what is in its folder.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let before = self.log().len();
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.log_file())
+            .unwrap();
+        let child = self.command().arg("serve").stderr(log).spawn().unwrap();
+        self.child = Some(child);
+        let address = until("the start", || {
+            let log = self.log();
+            let line = log[before..].lines().find(|line| line.contains("listening"))?;
+            let rest = line.split_once("addr=")?.1;
+            rest.split_whitespace().next().map(str::to_owned)
+        })
+        .await;
+        self.target = self.target.moved(format!("http://{address}").parse().unwrap());
+    }
+
+    /// The program with this service's settings, for a command beside it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command()
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"));
+        command
+            .env_clear()
+            .envs(&self.settings)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Kills the process as `kill -9` does: nothing of it runs any more when this returns.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Everything that it wrote to its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("connector.db")
+    }
+
+    /// Rescue files with a complete answer in them.
+    pub(crate) fn rescued_answers(&self) -> Vec<PathBuf> {
+        rescued_answers(&self.folder.path().join("data/rescue"))
+    }
+
+    pub(crate) fn platform(&self) -> Platform {
+        Platform::new(self.target.clone(), API_KEY)
+    }
+
+    /// Somebody with another key.
+    pub(crate) fn platform_with_key(&self, key: &str) -> Platform {
+        Platform::new(self.target.clone(), key)
+    }
+
+    pub(crate) fn browser(&self) -> Browser {
+        Browser::new(self.target.clone())
+    }
+
+    /// Everything that it answered so far.
+    pub(crate) fn seen(&self) -> Vec<bytes::Bytes> {
+        self.target.seen.all()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the service's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Rescue files with a complete answer in them: after the first line stands the answer's length, zero until it is there.
+pub(crate) fn rescued_answers(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .filter(|path| has_answer(path))
+        .collect()
+}
+
+fn has_answer(path: &Path) -> bool {
+    // It may go while it is looked at.
+    let content = std::fs::read(path).unwrap_or_default();
+    let Some(end) = content.iter().position(|byte| *byte == b'\n') else {
+        return false;
+    };
+    content[end + 1..].iter().take(8).any(|byte| *byte != 0)
+}
