@@ -19,7 +19,7 @@ async fn a_seller_who_consents_is_connected_and_no_answer_shows_a_token() {
     assert_eq!(connection["status"], "active");
     assert_eq!(connection["usable"], true);
     assert_eq!(connection["user_id"], app.account(0));
-    assert_eq!(connection["live_mode"].is_boolean(), true);
+    assert!(connection["live_mode"].is_boolean());
     let call = app.proxied_get("seller-1", "/users/me").await.expect(200);
     assert_eq!(call.json()["id"], app.account(0));
     let sent = app.sandbox.requests();

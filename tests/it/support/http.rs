@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 /// No test waits longer for one answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 
 /// Everything that the service answered to the callers of one test, heads and bodies.
 #[derive(Debug, Clone, Default)]
@@ -19,12 +19,9 @@ pub(crate) struct Seen(Arc<Mutex<Vec<Bytes>>>);
 
 impl Seen {
     fn note(&self, answer: &Answer) {
-        let mut head = answer.status.to_string();
+        let mut head = answer.status.to_string().into_bytes();
         for (name, value) in &answer.headers {
-            head.push_str(&format!(
-                "\n{name}: {}",
-                String::from_utf8_lossy(value.as_bytes())
-            ));
+            head.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
         }
         self.0
             .lock()

@@ -138,8 +138,7 @@ async fn answer(mut stream: TcpStream, world: &Shared) -> std::io::Result<()> {
     let is_token = request.line.starts_with("POST /oauth/token");
     world.received.lock().unwrap().push(request);
     let (status, body) = if is_token {
-        let mut held = world.held.subscribe();
-        let _ = held.wait_for(|held| !held).await;
+        let _ = world.held.subscribe().wait_for(|held| !held).await;
         token_answer(world)
     } else {
         (200, "{}".to_owned())

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Waits for the end of its standard input, then stops the server `$1/data` and removes `$1`.
 const WATCHDOG: &str = r#"read -r _; pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null); \

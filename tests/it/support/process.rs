@@ -12,7 +12,7 @@ use url::Url;
 use super::http::{Browser, Platform, Target};
 use super::{API_KEY, CLIENT_ID, CLIENT_SECRET, ENCRYPTION_KEY};
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Waits until `ready` gives something. Only where a process of its own has to be waited for.
