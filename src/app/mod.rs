@@ -185,6 +185,12 @@ impl App {
         &self.state
     }
 
+    /// The state of the handlers, for a site that a test asks in process.
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> AppState {
+        self.state.clone()
+    }
+
     /// Applies what processes left behind that died between a token answer and its commit.
     pub async fn apply_rescued(&self) {
         workers::apply_rescued(&self.rescue, &self.state).await;

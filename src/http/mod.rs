@@ -24,6 +24,10 @@ pub mod request_id;
 mod routes;
 pub mod server;
 mod session;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Deref;
 use std::sync::Arc;
