@@ -273,14 +273,16 @@ impl TestSite {
     ) -> Answer {
         let page = self.get("/console/sign-in").await;
         let cookie = page.cookie("connector_sign_in").unwrap();
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("email", email).append_pair("password", password);
-        form.append_pair("csrf_token", &page.hidden("csrf_token"))
-            .append_pair("next", "/console/connections");
+        let form = form(&[
+            ("email", email),
+            ("password", password),
+            ("csrf_token", &page.hidden("csrf_token")),
+            ("next", "/console/connections"),
+        ]);
         let request = Request::post("/console/sign-in")
             .header(header::COOKIE, format!("{cookie}; {old_session}"))
             .header("sec-fetch-site", "same-origin")
-            .body(Body::from(form.finish()));
+            .body(Body::from(form));
         self.send_from(address, request.unwrap()).await
     }
 
@@ -295,6 +297,12 @@ impl TestSite {
             cookie: answer.cookie("connector_session").unwrap(),
         }
     }
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
 }
 
 /// A browser with a session.
@@ -317,12 +325,11 @@ impl Browser<'_> {
 
     /// Sends a form as a browser does from a page of ours, with this CSRF token.
     pub(crate) async fn post_with(&self, path: &str, token: &str, fields: &[(&str, &str)]) -> Answer {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(fields).append_pair("csrf_token", token);
+        let form = form(&[fields, &[("csrf_token", token)]].concat());
         let request = Request::post(path)
             .header(header::COOKIE, &self.cookie)
             .header("sec-fetch-site", "same-origin")
-            .body(Body::from(form.finish()));
+            .body(Body::from(form));
         self.site.send(request.unwrap()).await
     }
 
