@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, StatusCode, header};
 
 use super::AppState;
 use super::client_address::ClientAddress;
@@ -160,18 +160,11 @@ async fn complete_connect(
         Ok(completed) => completed,
         Err(error) => return visit.refuse(&state, error),
     };
-    let mut response = match completed.return_to() {
-        Some(url) => Redirect::to(url.as_str()).into_response(),
-        None => {
-            let locale = visit.locale(completed.link.locale.as_deref());
-            visit.message(&state, StatusCode::OK, locale, page_of(&completed.ending))
-        }
-    };
-    // Not every cache honours `no-store` on an answer to a GET with a query as it should.
-    response
-        .headers_mut()
-        .insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    Ok(response)
+    if let Some(url) = completed.return_to() {
+        return Ok(Redirect::to(url.as_str()).into_response());
+    }
+    let locale = visit.locale(completed.link.locale.as_deref());
+    Ok(visit.message(&state, StatusCode::OK, locale, page_of(&completed.ending)))
 }
 
 fn page_of(ending: &Ending) -> PageEnding {

@@ -98,7 +98,7 @@ where
     };
     if let Some(Unrendered(error)) = response.extensions_mut().remove::<Unrendered>() {
         error.log(id.as_str());
-        response = form.render(&error, state, language, &id, response);
+        response = form.render(&error, state, language, &id, &response);
     }
     dress(response.headers_mut(), form, state, &id);
     let route = response
@@ -189,7 +189,7 @@ impl Form {
         state: &AppState,
         locale: Locale,
         id: &RequestId,
-        response: Response,
+        response: &Response,
     ) -> Response {
         let status = response.status();
         let mut rendered = match self {
@@ -319,13 +319,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_caught_where_it_happens() {
-        let result = catch_panic(async {
+        async fn broken() -> u32 {
             tokio::task::yield_now().await;
-            if true {
-                panic!("a defect");
-            }
-        })
-        .await;
+            panic!("a defect")
+        }
+        let result = catch_panic(broken()).await;
         assert!(result.is_err());
         assert_eq!(catch_panic(async { 7 }).await.unwrap(), 7);
     }

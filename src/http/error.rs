@@ -91,6 +91,7 @@ impl ApiError {
     }
 
     /// One value that makes no sense.
+    #[expect(clippy::needless_pass_by_value, reason = "errors are passed on as they come")]
     pub fn invalid_field(field: &str, message: impl ToString) -> Self {
         Self::invalid_fields(vec![FieldError {
             field: field.to_owned(),
@@ -184,7 +185,7 @@ impl ApiError {
             Fault::Connector => tracing::error!(code, request_id, source, "a request failed"),
             Fault::Provider => tracing::warn!(code, request_id, source, "a request failed at the provider"),
             Fault::Caller | Fault::Seller => {
-                tracing::debug!(code, request_id, detail = self.detail, "a request was refused")
+                tracing::debug!(code, request_id, detail = self.detail, "a request was refused");
             }
         }
     }

@@ -88,13 +88,11 @@ impl Members {
 
     /// A text.
     pub(crate) fn text(&mut self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::String(text) => Some(text),
-            _ => {
-                self.error(name, "is not a string");
-                None
-            }
+        if let Value::String(text) = self.value(name)? {
+            return Some(text);
         }
+        self.error(name, "is not a string");
+        None
     }
 
     /// A text of at most `max` characters without control characters.
@@ -137,26 +135,22 @@ impl Members {
 
     /// `true` or `false`.
     pub(crate) fn boolean(&mut self, name: &str) -> Option<bool> {
-        match self.value(name)? {
-            Value::Bool(value) => Some(value),
-            _ => {
-                self.error(name, "is neither true nor false");
-                None
-            }
+        if let Value::Bool(value) = self.value(name)? {
+            return Some(value);
         }
+        self.error(name, "is neither true nor false");
+        None
     }
 
     /// An instant in RFC 3339 form.
     pub(crate) fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let text = self.text(name)?;
         // In a query a plus sign means a blank: put the offset's sign back.
-        match DateTime::parse_from_rfc3339(&text.replace(' ', "+")) {
-            Ok(time) => Some(time.to_utc()),
-            Err(_) => {
-                self.error(name, "is not a time in RFC 3339 form, like 2026-11-20T13:35:00Z");
-                None
-            }
+        if let Ok(time) = DateTime::parse_from_rfc3339(&text.replace(' ', "+")) {
+            return Some(time.to_utc());
         }
+        self.error(name, "is not a time in RFC 3339 form, like 2026-11-20T13:35:00Z");
+        None
     }
 
     /// A JSON object of at most `max` bytes.

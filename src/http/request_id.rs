@@ -17,13 +17,12 @@ impl RequestId {
         let visible = |value: &&HeaderValue| {
             (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
         };
-        match (sent.next().filter(visible), sent.next()) {
-            (Some(value), None) => Self(value.clone()),
-            _ => {
-                let id = random.uuid_at(clock.now()).simple().to_string();
-                Self(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("0")))
-            }
+        if let (Some(value), None) = (sent.next().filter(visible), sent.next()) {
+            return Self(value.clone());
         }
+        let id = random.uuid_at(clock.now()).simple().to_string();
+        // Hex digits always make a header's value.
+        Self(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("0")))
     }
 
     /// The id as a text.

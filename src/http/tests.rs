@@ -82,16 +82,16 @@ async fn the_landing_page_is_in_the_links_language_else_the_browsers_and_can_be_
 #[tokio::test]
 async fn opening_a_link_changes_nothing_and_the_form_begins_with_pkce() {
     let site = TestSite::new().await;
-    let link = site.link("").await;
+    let path = site.link("").await;
     for _ in 0..3 {
-        let page = site.get(&link).await;
+        let page = site.get(&path).await;
         assert!(page.headers.get(header::SET_COOKIE).is_none());
         assert!(
             page.body
-                .contains(&format!("<form method=\"post\" action=\"{link}\">"))
+                .contains(&format!("<form method=\"post\" action=\"{path}\">"))
         );
     }
-    let begun = site.request("POST", &link, &[]).await;
+    let begun = site.request("POST", &path, &[]).await;
     assert_eq!(begun.status, 303);
     let line = begun.header("set-cookie");
     assert!(line.starts_with("__Host-connector_browser="), "{line}");
@@ -111,7 +111,7 @@ async fn opening_a_link_changes_nothing_and_the_form_begins_with_pkce() {
     }
     assert_eq!(parameter(location, "code_challenge").len(), 43);
     let again = site
-        .request("POST", &link, &[("cookie", line.split(';').next().unwrap())])
+        .request("POST", &path, &[("cookie", line.split(';').next().unwrap())])
         .await;
     assert_eq!(
         again.cookie("connector_browser").unwrap(),

@@ -126,8 +126,7 @@ pub(super) async fn sign_in(State(state): State<AppState>, request: Request) -> 
     }
     if is_limited(&state, &email, &visitor).await? {
         let mut response = again(StatusCode::TOO_MANY_REQUESTS, LIMITED);
-        let limited =
-            ApiError::new(ProblemCode::RateLimited, "").retry_after(StdDuration::from_secs(15 * 60));
+        let limited = ApiError::new(ProblemCode::RateLimited, "").retry_after(StdDuration::from_mins(15));
         limited.headers(response.headers_mut());
         return Ok(response);
     }

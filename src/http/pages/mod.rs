@@ -5,6 +5,8 @@
 
 pub(crate) mod console;
 pub(crate) mod docs;
+#[cfg(test)]
+mod samples;
 pub(crate) mod seller;
 mod seller_texts;
 
