@@ -181,7 +181,7 @@ impl App {
     }
 
     /// The services, for commands that do what the API does.
-    pub fn services(&self) -> &Services {
+    pub fn services(&self) -> &AppState {
         &self.state
     }
 

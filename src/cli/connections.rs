@@ -1,16 +1,23 @@
 //! `connections`: what the API says of sellers' connections, for operators.
 
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::operator::{Operator, with_app};
 use super::output::{Format, Output, local, table};
 use crate::domain::connection::{Connection, RefreshAttempt, Status, StatusReason, Trigger};
 use crate::domain::event::Actor;
 use crate::domain::ids::{ApplicationId, SellerId};
-use crate::http::Services;
+use crate::http::error::ApiError;
+use crate::http::{AppState, Services, import_json};
 use crate::storage::{ConnectionFilter, Store};
 
 /// Rows read at a time.
@@ -28,6 +35,8 @@ pub(super) enum Connections {
     Refresh(One),
     /// End a connection: its tokens are destroyed at once
     Revoke(One),
+    /// Take over connections from elsewhere, one JSON object per line with the members of `POST /v1/connections`
+    Import(Import),
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +69,17 @@ pub(super) struct One {
     format: Format,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file; `-` is standard input
+    file: PathBuf,
+    /// The application that the tokens were issued for
+    #[arg(long, default_value = "default")]
+    application: ApplicationId,
+    #[command(flatten)]
+    format: Format,
+}
+
 fn status(text: &str) -> Result<Status, String> {
     text.parse()
         .map_err(|_| "a status is `active`, `reconnect_required` or `revoked`".to_owned())
@@ -72,6 +92,7 @@ impl Connections {
             Self::Show(arguments) => arguments.show(&Operator::open().await?).await,
             Self::Refresh(arguments) => with_app(async |app| arguments.refresh(app).await).await,
             Self::Revoke(arguments) => with_app(async |app| arguments.revoke(app).await).await,
+            Self::Import(arguments) => with_app(async |app| arguments.run(app).await).await,
         }
     }
 }
@@ -186,6 +207,54 @@ impl One {
         let now = app.clock.now();
         Output::new(self.format).result(&connection.view_at(now, None), &describe(&connection, now))
     }
+}
+
+impl Import {
+    /// Goes on after a line that is refused; fails at the end if there was one.
+    async fn run(self, app: &AppState) -> anyhow::Result<()> {
+        let application = app.applications.get(&self.application);
+        let application = application
+            .with_context(|| format!("there is no application `{}` in the settings", self.application))?;
+        let lines: Box<dyn BufRead> = if self.file.as_os_str() == "-" {
+            Box::new(std::io::stdin().lock())
+        } else {
+            let file =
+                File::open(&self.file).with_context(|| format!("{} cannot be read", self.file.display()))?;
+            Box::new(BufReader::new(file))
+        };
+        let (mut imported, mut refused) = (0_usize, Vec::new());
+        for (index, line) in lines.lines().enumerate() {
+            let line = Zeroizing::new(line.context("the file breaks off")?);
+            if line.trim().is_empty() {
+                continue;
+            }
+            match import_json(app, application, line.as_bytes(), Actor::operator()).await {
+                Ok(_) => imported += 1,
+                Err(error) => refused.push((index + 1, told(&error))),
+            }
+        }
+        let mut text = format!("{imported} connections are imported");
+        for (line, why) in &refused {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\nline {line} is refused: {why}");
+        }
+        let lines: Vec<_> = refused
+            .iter()
+            .map(|(line, why)| json!({ "line": line, "detail": why }))
+            .collect();
+        Output::new(self.format).result(&json!({ "imported": imported, "refused": lines }), &text)?;
+        anyhow::ensure!(refused.is_empty(), "{} lines were refused", refused.len());
+        Ok(())
+    }
+}
+
+/// A refusal of the API on one line.
+fn told(error: &ApiError) -> String {
+    let fields = error
+        .errors
+        .iter()
+        .map(|field| format!("; {} {}", field.field, field.message));
+    format!("{}: {}{}", error.code, error.detail, fields.collect::<String>())
 }
 
 /// A connection, one member a line.

@@ -114,11 +114,15 @@ impl Command {
 fn tell(error: &anyhow::Error, to: &mut dyn Write) -> ExitCode {
     if error.is::<WrongSettings>() {
         let _ = writeln!(to, "{error}");
-        ExitCode::from(2)
-    } else {
-        let _ = writeln!(to, "error: {error:#}");
-        ExitCode::FAILURE
+        return ExitCode::from(2);
     }
+    let reader_left = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref().is_some_and(reader_left) {
+        // `... | head` has read what it wanted.
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(to, "error: {error:#}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::app::{App, Migrate, OPERATOR_RESCUE_DIR, Seams};
 use crate::config::{Config, Sources, StoreConfig};
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::random::Random;
-use crate::http::Services;
+use crate::http::AppState;
 use crate::storage::Store;
 use crate::vault::Vault;
 
@@ -42,7 +42,7 @@ impl Operator {
 ///
 /// Rescue files go to a folder of their own: a service that runs beside this command would take them for what a dead
 /// process left.
-pub(super) async fn with_app(work: impl AsyncFnOnce(&Services) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) async fn with_app(work: impl AsyncFnOnce(&AppState) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut config = Config::from_sources(&Sources::of_process()).map_err(WrongSettings)?;
     config.refresh.rescue_dir.push(OPERATOR_RESCUE_DIR);
     let app = App::build(config, Seams::default(), Migrate::First).await?;

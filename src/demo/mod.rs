@@ -301,7 +301,12 @@ impl Folder {
     fn open(wanted: Option<&Path>) -> anyhow::Result<Self> {
         let temporary = wanted.is_none();
         let path = wanted.map_or_else(
-            || std::env::temp_dir().join(format!("marketplace-connector-demo-{}", Random::system().base64url::<9>())),
+            || {
+                std::env::temp_dir().join(format!(
+                    "marketplace-connector-demo-{}",
+                    Random::system().base64url::<9>()
+                ))
+            },
             Path::to_owned,
         );
         let mut builder = std::fs::DirBuilder::new();

@@ -28,7 +28,7 @@ pub(crate) trait FromMembers: Sized {
 }
 
 impl Members {
-    fn of_json(bytes: &[u8]) -> Result<Self, ApiError> {
+    pub(crate) fn of_json(bytes: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(values)) => Ok(Self {
                 values,
@@ -61,7 +61,7 @@ impl Members {
         })
     }
 
-    fn finish<T: FromMembers>(mut self) -> Result<T, ApiError> {
+    pub(crate) fn finish<T: FromMembers>(mut self) -> Result<T, ApiError> {
         let read = T::read(&mut self);
         let unknown: Vec<_> = self.values.keys().map(|name| shown(name)).collect();
         for name in unknown {

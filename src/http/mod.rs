@@ -48,7 +48,7 @@ use crate::proxy::Proxy;
 use crate::refresh::Refresher;
 use crate::storage::Store;
 
-pub use api::openapi;
+pub use api::{import_json, openapi};
 pub use routes::{Audience, site};
 pub use server::{Site, SiteBody, serve};
 

@@ -201,3 +201,96 @@ fn a_database_of_another_key_is_not_opened() {
         "{err}"
     );
 }
+
+#[test]
+fn an_operator_takes_sellers_over_and_ends_their_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = with(&[
+        ("MERCADOPAGO_API_URL", "http://127.0.0.1:9"),
+        ("RETURN_URL_ALLOWLIST", "https://shop.example.com/back"),
+    ]);
+    let run = |arguments: &[&str]| told(&run(folder.path(), arguments, &settings));
+    let lines = [
+        r#"{"seller_id":"s1","user_id":71,"access_token":"APP_USR-canary","refresh_token":"TG-canary","expires_in":15552000,"verify":false}"#,
+        r#"{"seller_id":"s 2","user_id":72,"access_token":"APP_USR-canary","expires_in":1,"verify":false}"#,
+        r#"{"seller_id":"s1","user_id":73,"access_token":"APP_USR-canary","expires_in":60,"verify":false}"#,
+        "",
+    ];
+    std::fs::write(folder.path().join("sellers.ndjson"), lines.join("\n")).unwrap();
+    let (code, out, _) = run(&["connections", "import", "sellers.ndjson", "--json"]);
+    let imported: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &imported["imported"]), (1, &1.into()));
+    let refused: Vec<_> = imported["refused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["line"].clone())
+        .collect();
+    assert_eq!(refused, [2, 3]);
+    assert!(!out.contains("canary"), "{out}");
+
+    let (code, shown, _) = run(&["connections", "show", "s1", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (code, shown["connection"]["status"].as_str()),
+        (0, Some("active"))
+    );
+    assert!(run(&["connections", "list"]).1.contains("s1"));
+    // The provider is away, so a refresh fails, and the connection stays as it is.
+    assert_eq!(run(&["connections", "refresh", "s1"]).0, 1);
+    let (code, revoked, _) = run(&["connections", "revoke", "s1"]);
+    assert!(
+        code == 0 && revoked.contains("revoked (revoked_by_admin)"),
+        "{revoked}"
+    );
+    assert_eq!(run(&["connections", "revoke", "nobody"]).0, 1);
+
+    let (code, link, _) = run(&[
+        "connect-links",
+        "create",
+        "s1",
+        "--return-url",
+        "https://shop.example.com/back/1",
+    ]);
+    assert!(
+        code == 0 && link.starts_with("http://127.0.0.1:8080/connect/"),
+        "{link}"
+    );
+    let (code, _, err) = run(&[
+        "connect-links",
+        "create",
+        "s1",
+        "--return-url",
+        "https://evil.example.com/",
+    ]);
+    assert!(code == 1 && err.contains("RETURN_URL_ALLOWLIST"), "{err}");
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_how_to_mend_it() {
+    let away = [
+        ("MERCADOPAGO_API_URL", "http://127.0.0.1:9"),
+        (
+            "MERCADOPAGO_AUTHORIZATION_URL",
+            "http://127.0.0.1:9/authorization",
+        ),
+    ];
+    let (code, out, _) = outcome(&["doctor"], &with(&away));
+    assert_eq!(code, 1);
+    assert!(out.contains("ok     database: "), "{out}");
+    assert!(
+        out.contains("WRONG  API of default: 127.0.0.1 is not reached"),
+        "{out}"
+    );
+    assert!(out.contains("check MERCADOPAGO_API_URL"), "{out}");
+    assert_eq!(outcome(&["doctor"], &[]).0, 2);
+}
+
+#[test]
+fn the_api_document_is_printed() {
+    let (code, out, _) = outcome(&["openapi"], &[]);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["paths"]["/v1/connections/{seller_id}"]["delete"].is_object());
+}

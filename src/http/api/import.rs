@@ -12,6 +12,7 @@ use super::connections::view;
 use super::{MAX_METADATA, Refusals};
 use crate::connect::Import;
 use crate::domain::connection::{ConnectionView, TokenSet};
+use crate::domain::event::Actor;
 use crate::domain::ids::{SellerId, UserId};
 use crate::domain::problem::ProblemCode;
 use crate::domain::secret::{AccessToken, RefreshToken};
@@ -20,6 +21,7 @@ use crate::http::auth::{Caller, scope};
 use crate::http::error::{ApiError, Problem};
 use crate::http::members::{FromMembers, JsonBody, Members};
 use crate::mercadopago::api::Probe;
+use crate::mercadopago::application::Application;
 use crate::storage::Admission;
 
 /// Longest life of a token set that is believed, in seconds.
@@ -153,6 +155,27 @@ pub(super) async fn import_connection(
     JsonBody(request): JsonBody<ImportRequest>,
 ) -> Result<(StatusCode, Json<ConnectionView>), ApiError> {
     let application = require_configured(&state, caller.application())?;
+    let view = import(&state, application, &request, caller.actor).await?;
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+/// Imports one token set by its members as JSON, as the operation does: for the command line.
+pub async fn import_json(
+    state: &AppState,
+    application: &Application,
+    json: &[u8],
+    actor: Actor,
+) -> Result<ConnectionView, ApiError> {
+    let request = Members::of_json(json)?.finish()?;
+    import(state, application, &request, actor).await
+}
+
+async fn import(
+    state: &AppState,
+    application: &Application,
+    request: &ImportRequest,
+    actor: Actor,
+) -> Result<ConnectionView, ApiError> {
     let tokens = request.tokens(state.clock.now())?;
     if request.verify.unwrap_or(true) {
         verify(
@@ -167,8 +190,8 @@ pub(super) async fn import_connection(
         metadata: request.metadata.as_ref(),
     };
     let conflict = |detail| Err(ApiError::new(ProblemCode::Conflict, detail));
-    match state.connect.import(&import, caller.actor).await? {
-        Admission::Connected(connection) => Ok((StatusCode::CREATED, Json(view(&state, &connection)))),
+    match state.connect.import(&import, actor).await? {
+        Admission::Connected(connection) => Ok(view(state, &connection)),
         Admission::AccountInUse => {
             conflict("the Mercado Pago account is connected to another seller of this application")
         }

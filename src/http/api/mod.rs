@@ -10,6 +10,8 @@ mod import;
 #[cfg(test)]
 mod tests;
 
+pub use import::import_json;
+
 use axum::Router;
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
