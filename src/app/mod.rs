@@ -250,6 +250,7 @@ impl App {
                 "work was still under way at the end of the grace period; its rescue files are applied at the next start"
             );
         }
+        workers::flush_usage(&self.state).await;
         self.state.store.close().await;
     }
 }

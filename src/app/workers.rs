@@ -64,10 +64,17 @@ pub(super) fn spawn(
         }
     }));
     let (app, until) = owned();
+    let flushes = tracker.clone();
     tracker.spawn(every(UPKEEP_INTERVAL, until, move || {
         app.proxy.forget_old();
         app.metrics.run_upkeep();
-        std::future::ready(Step::Idle)
+        let app = app.clone();
+        // A task of its own: what was taken to be written must not be dropped with this step.
+        let flush = flushes.spawn(async move { flush_usage(&app).await });
+        async move {
+            let _ = flush.await;
+            Step::Idle
+        }
     }));
 }
 
@@ -157,6 +164,7 @@ async fn purge(app: &AppState, retention: Retention) -> Step {
 
 async fn purged(app: &AppState, retention: Retention) -> Result<u64, StoreError> {
     let now = app.clock.now();
+    app.proxy.forget_payments().await?;
     let mut removed = app.connect.purge(now - ENDED_LINKS_KEPT, PURGED_AT_ONCE).await?;
     for application in app.applications.iter() {
         let id = &application.id;
@@ -168,8 +176,19 @@ async fn purged(app: &AppState, retention: Retention) -> Result<u64, StoreError>
             .store
             .purge_refresh_attempts(id, now - retention.attempts, PURGED_AT_ONCE)
             .await?;
+        removed += app
+            .store
+            .purge_usage(id, now - retention.usage, PURGED_AT_ONCE)
+            .await?;
     }
     Ok(removed)
+}
+
+/// Writes down what was called since the last time.
+pub(super) async fn flush_usage(app: &AppState) {
+    if let Err(error) = app.proxy.flush_usage().await {
+        tracing::warn!(%error, "usage could not be written down; it is tried again");
+    }
 }
 
 /// Sets the gauges that are read from the store.

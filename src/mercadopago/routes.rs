@@ -75,6 +75,11 @@ impl Route {
     pub fn answers_with_a_payment(&self) -> bool {
         self.class == Payments && self.method != GET
     }
+
+    /// Whether it makes a payment.
+    pub fn makes_a_payment(&self) -> bool {
+        self.class == Payments && self.method == POST
+    }
 }
 
 const GET: Method = Method::GET;

@@ -20,6 +20,8 @@ pub(super) const DECLINE: HeaderName = HeaderName::from_static("connector-declin
 pub(super) const ERROR: HeaderName = HeaderName::from_static("connector-error");
 /// The caller's own, shorter deadline.
 pub(super) const TIMEOUT: HeaderName = HeaderName::from_static("connector-timeout");
+/// The caller knows that the payment looks like the one before.
+pub(super) const ALLOW_DUPLICATE: HeaderName = HeaderName::from_static("connector-allow-duplicate");
 /// Where the time went (W3C Server Timing).
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

@@ -8,6 +8,7 @@
 
 mod body;
 mod cache;
+mod duplicates;
 mod exchange;
 mod finish;
 mod freshness;
@@ -26,6 +27,7 @@ mod sellers;
 mod unauthorized;
 mod upload;
 mod upstream;
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
@@ -51,7 +54,7 @@ use crate::mercadopago::http_client;
 use crate::mercadopago::routes::{Match, Route, match_route};
 use crate::mercadopago::token_endpoint::TokenEndpoint;
 use crate::refresh::Refresher;
-use crate::storage::Store;
+use crate::storage::{Store, StoreError};
 
 pub use body::{BodyError, ProxyBody};
 pub use upload::BoxError;
@@ -69,6 +72,7 @@ use record::{InFlight, Record};
 use sellers::{Known, Sellers, reconnect_required, revoked};
 use upload::{Bounds, Upload, UploadError};
 use upstream::Upstream;
+use usage::{Meter, Usage};
 
 /// Where proxied calls live: everything below this path.
 pub const PREFIX: &str = path::PREFIX;
@@ -131,6 +135,9 @@ struct Inner {
     tracker: TaskTracker,
     metrics: Arc<Metrics>,
     in_flight: Arc<AtomicUsize>,
+    store: Store,
+    usage: Arc<Usage>,
+    own_meters: HashMap<ApplicationId, Arc<Meter>>,
 }
 
 /// What a call is authorised with.
@@ -168,7 +175,13 @@ impl Proxy {
         };
         Ok(Self(Arc::new(Inner {
             keys: Keys::new(store.clone(), patience.clone(), metrics.clone()),
-            sellers: Sellers::new(settings.cache_size, store, refresher, patience, metrics.clone()),
+            sellers: Sellers::new(
+                settings.cache_size,
+                store.clone(),
+                refresher,
+                patience,
+                metrics.clone(),
+            ),
             own_accounts: OwnAccounts::new(applications.iter().map(|app| &app.id), endpoint),
             api,
             applications: applications
@@ -181,6 +194,12 @@ impl Proxy {
             tracker,
             metrics,
             in_flight: Arc::default(),
+            store,
+            usage: Arc::default(),
+            own_meters: applications
+                .iter()
+                .map(|app| (app.id.clone(), Arc::new(Meter::new(app.id.clone(), None))))
+                .collect(),
         })))
     }
 
@@ -192,7 +211,7 @@ impl Proxy {
     {
         let inner = &self.0;
         let (parts, body) = request.into_parts();
-        let mut record = Record::new(inner.metrics.clone(), context.request_id, parts.method.clone());
+        let mut record = inner.record(context, parts.method.clone());
         match inner.prepare(parts, body, &mut record).await {
             Err(problem) => refuse(&problem, record),
             Ok(call) if call.route.method == Method::GET => Arc::clone(inner).exchange(call, record).await,
@@ -200,9 +219,22 @@ impl Proxy {
         }
     }
 
+    /// Adds what was counted to `usage_hourly`. To be called every few seconds, and at the end.
+    pub async fn flush_usage(&self) -> Result<(), StoreError> {
+        let now = self.0.clock.now();
+        self.0.usage.flush(&self.0.store, now).await
+    }
+
+    /// Forgets payments that the duplicate guard no longer compares with.
+    pub async fn forget_payments(&self) -> Result<(), StoreError> {
+        let window = self.0.settings.duplicate_payment_window;
+        let before = self.0.clock.now() - TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX);
+        self.0.store.forget_payments(before).await
+    }
+
     /// The answer to a call in which a defect of ours came to light.
     pub fn failed(&self, method: Method, context: CallContext) -> Response<ProxyBody> {
-        let record = Record::new(self.0.metrics.clone(), context.request_id, method);
+        let record = self.0.record(context, method);
         let detail = "this is a defect; the log has more under the request's id";
         let problem = ProxyProblem::new(ProblemCode::InternalError, detail).outcome(Outcome::Unknown);
         refuse(&problem, record)
@@ -234,6 +266,15 @@ fn refuse(problem: &ProxyProblem, mut record: Record) -> Response<ProxyBody> {
 }
 
 impl Inner {
+    fn record(&self, context: CallContext, method: Method) -> Record {
+        Record::new(
+            self.metrics.clone(),
+            self.usage.clone(),
+            context.request_id,
+            method,
+        )
+    }
+
     /// Everything before the call goes out, in the order of DESIGN.md section 5: key 401, path 400, route 403, scope 403,
     /// connection 404 and 409, limits 503.
     async fn prepare<B>(&self, parts: Parts, body: B, record: &mut Record) -> Result<Call, ProxyProblem>
@@ -271,6 +312,7 @@ impl Inner {
         let credential = if let Some(seller) = seller(selector, seller_of_token)? {
             Credential::Seller(self.seller(&known_key, &seller, record).await?)
         } else {
+            record.meter = self.own_meters.get(&app.id).cloned();
             self.take_seat(None, record)?;
             Credential::Own(self.own_accounts.token(app, now, deadline).await?)
         };
@@ -285,6 +327,10 @@ impl Inner {
         let upload = Upload::take(body, bounds).await.map_err(refused_upload)?;
         let credential = match credential {
             Credential::Seller(known) => {
+                if route.makes_a_payment() {
+                    self.guard_against_duplicates(&headers, &known, &upload, idempotency_key.as_ref())
+                        .await?;
+                }
                 Credential::Seller(self.sellers.with_live_token(known, now, deadline).await?)
             }
             own @ Credential::Own(_) => own,
@@ -312,6 +358,7 @@ impl Inner {
         let now = self.clock.now();
         let known = self.sellers.find(&key.key.application, seller, now).await?;
         record.connection = Some(known.clone());
+        record.meter = Some(known.seat.meter.clone());
         if known.authorization_at(now).is_none() {
             match known.connection.status {
                 Status::Revoked => return Err(revoked()),
@@ -323,6 +370,27 @@ impl Inner {
         }
         self.take_seat(Some(&known), record)?;
         Ok(known)
+    }
+
+    /// Refuses what looks like the payment before, if that was asked for in the settings and not waived by the caller.
+    async fn guard_against_duplicates(
+        &self,
+        headers: &HeaderMap,
+        known: &Known,
+        upload: &Upload,
+        idempotency_key: Option<&HeaderValue>,
+    ) -> Result<(), ProxyProblem> {
+        let window = self.settings.duplicate_payment_window;
+        let is_waived = headers
+            .get(headers::ALLOW_DUPLICATE)
+            .is_some_and(|value| value == "true");
+        match (upload, idempotency_key) {
+            (Upload::Held(body), Some(key)) if !window.is_zero() && !is_waived => {
+                let now = self.clock.now();
+                duplicates::check(&self.store, &known.connection.id, body, key, window, now).await
+            }
+            _ => Ok(()),
+        }
     }
 
     fn take_seat(&self, known: Option<&Arc<Known>>, record: &mut Record) -> Result<(), ProxyProblem> {

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method};
 use super::metrics::{Metrics, Source};
 use super::problem::{Outcome, ProxyProblem};
 use super::sellers::Known;
+use super::usage::{Meter, Usage};
 use crate::domain::problem::ProblemCode;
 use crate::mercadopago::declines::PaymentOutcome;
 use crate::mercadopago::routes::Route;
@@ -42,6 +43,9 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Record {
     metrics: Arc<Metrics>,
+    usage: Arc<Usage>,
+    /// Where it is counted, once that is known.
+    pub(super) meter: Option<Arc<Meter>>,
     pub(super) request_id: HeaderValue,
     started: Instant,
     method: Method,
@@ -67,10 +71,17 @@ pub(super) struct Record {
 
 impl Record {
     /// A call that begins now.
-    pub(super) fn new(metrics: Arc<Metrics>, request_id: HeaderValue, method: Method) -> Self {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        usage: Arc<Usage>,
+        request_id: HeaderValue,
+        method: Method,
+    ) -> Self {
         metrics.begin();
         Self {
             metrics,
+            usage,
+            meter: None,
             request_id,
             started: Instant::now(),
             method,
@@ -144,6 +155,11 @@ impl Drop for Record {
         self.metrics.end();
         self.metrics
             .call(self.route.map(|route| route.class), self.source, self.status);
+        if let Some(meter) = &self.meter {
+            // A caller who went before there was an answer is nobody's failure.
+            let failed = self.code.is_some() || self.status >= 500;
+            self.usage.count(meter, failed, self.provider, self.payment);
+        }
         let text = |header: &HeaderValue| String::from_utf8_lossy(header.as_bytes()).into_owned();
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
         tracing::info!(

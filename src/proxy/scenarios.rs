@@ -924,3 +924,67 @@ async fn a_payment_never_sees_more_statements_than_its_cache_needs() {
         "opened tokens do not linger"
     );
 }
+
+#[tokio::test]
+async fn what_is_called_is_counted_by_the_hour() {
+    let declined = r#"{"status":"rejected","status_detail":"cc_rejected_bad_filled_date"}"#;
+    let scene = Scene::playing([
+        json(201, r#"{"status":"approved"}"#),
+        json(201, declined),
+        json(500, ""),
+    ])
+    .await;
+    for _ in 0..3 {
+        scene.post("/proxy/s1/v1/payments", "{}").await;
+    }
+    scene.revoke("s1").await;
+    scene.post("/proxy/s1/v1/payments", "{}").await;
+    scene.get("/proxy/nobody/users/me").await;
+    scene.proxy.flush_usage().await.unwrap();
+    let since = scene.now() - TimeDelta::hours(1);
+    let connection = scene.status().await.id;
+    let hours = scene
+        .store
+        .list_usage(None, Some(&connection), since)
+        .await
+        .unwrap();
+    let sums = hours[0].sums;
+    assert_eq!((hours.len(), sums.calls, sums.failures), (1, 4, 2));
+    assert_eq!((sums.approvals, sums.declines_data_entry), (1, 1));
+}
+
+#[tokio::test]
+async fn a_payment_that_looks_like_the_one_before_is_stopped_unless_the_caller_insists() {
+    let acts = (0..4).map(|_| json(201, "{}"));
+    let scene = Scene::with(acts, |settings| {
+        settings.duplicate_payment_window = StdDuration::from_mins(1)
+    })
+    .await;
+    let pay = async |key: &str, reference: &str, allow: bool| {
+        let body = format!(
+            r#"{{"transaction_amount":10,"payer":{{"email":"a@x.y"}},"external_reference":"{reference}"}}"#
+        );
+        let mut request = scene
+            .request("POST", "/proxy/s1/v1/payments")
+            .header("x-idempotency-key", key);
+        if allow {
+            request = request.header("connector-allow-duplicate", "true");
+        }
+        scene.send(request.body(Full::from(body)).unwrap()).await
+    };
+    assert_eq!(pay("k-1", "o-1", false).await.status, 201);
+    assert_eq!(
+        pay("k-1", "o-1", false).await.status,
+        201,
+        "a repetition with its own key"
+    );
+    let stopped = pay("k-2", "o-1", false).await;
+    assert_eq!(
+        stopped.problem(),
+        problem(409, "duplicate_payment_suspected", "not_sent")
+    );
+    assert_eq!(pay("k-3", "o-2", false).await.status, 201);
+    assert_eq!(pay("k-4", "o-1", true).await.status, 201);
+    assert_eq!(scene.peer.requests().len(), 4);
+    assert!(!scene.peer.requests()[3].contains("connector-allow-duplicate"));
+}

@@ -20,6 +20,7 @@ use super::freshness::{Age, Patience};
 use super::metrics::{CacheUse, Metrics};
 use super::problem::{Outcome, ProxyProblem};
 use super::unauthorized::Suspicion;
+use super::usage::Meter;
 use crate::domain::connection::{Connection, Status, Trigger};
 use crate::domain::ids::{ApplicationId, SellerId};
 use crate::domain::problem::ProblemCode;
@@ -51,12 +52,25 @@ impl fmt::Debug for Known {
 }
 
 /// What is remembered of a seller across token sets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seat {
+    /// Counts its calls.
+    pub(super) meter: Arc<Meter>,
     /// Calls under way.
     pub(super) in_flight: AtomicUsize,
     /// What its 401s led to.
     pub(super) suspicion: Mutex<Suspicion>,
+}
+
+impl Seat {
+    fn of(connection: &Connection) -> Self {
+        let meter = Meter::new(connection.application.clone(), Some(connection.id.clone()));
+        Self {
+            meter: Arc::new(meter),
+            in_flight: AtomicUsize::new(0),
+            suspicion: Mutex::default(),
+        }
+    }
 }
 
 /// A token as the header that authorises a call; its memory is wiped after the last use.
@@ -213,7 +227,10 @@ impl Sellers {
             access_token,
         } = open;
         let hash = self.hash(&connection.application, &connection.seller_id);
-        let seat = before.map_or_else(Arc::default, |before| before.seat.clone());
+        let seat = match before {
+            Some(before) => before.seat.clone(),
+            None => Arc::new(Seat::of(&connection)),
+        };
         let authorization = access_token.as_ref().and_then(bearer);
         let age = self.patience.young(now);
         let known = Arc::new(Known {

@@ -17,6 +17,7 @@ mod events;
 mod keys;
 mod refreshes;
 mod retention;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,8 @@ pub use connections::{ConnectionFilter, OpenConnection, Overview, Page};
 pub use events::EventRow;
 pub(crate) use refreshes::retry_after_unknown;
 pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh, SucceededRefresh};
+
+pub use usage::{UsageDelta, UsageHour, UsageSums};
 
 use dispatch::Database;
 
@@ -236,6 +239,7 @@ pub(crate) mod tests {
             keys::STATEMENTS,
             refreshes::STATEMENTS,
             retention::STATEMENTS,
+            usage::STATEMENTS,
         ]
         .concat()
     }

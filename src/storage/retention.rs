@@ -10,6 +10,8 @@ statements! {
     PURGE_EVENTS = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE application = $1 AND created_at < $2 LIMIT $3)";
     PURGE_ATTEMPTS = "DELETE FROM refresh_attempts WHERE id IN \
         (SELECT id FROM refresh_attempts WHERE application = $1 AND finished_at IS NOT NULL AND finished_at < $2 LIMIT $3)";
+    PURGE_USAGE = "DELETE FROM usage_hourly WHERE (application, connection_id, hour) IN \
+        (SELECT application, connection_id, hour FROM usage_hourly WHERE application = $1 AND hour < $2 LIMIT $3)";
 }
 
 impl Store {
@@ -31,6 +33,16 @@ impl Store {
         limit: u32,
     ) -> Result<u64, StoreError> {
         self.purge(PURGE_ATTEMPTS, application, before, limit).await
+    }
+
+    /// Removes up to `limit` rows of usage of an application whose hour began before `before`. How many went.
+    pub async fn purge_usage(
+        &self,
+        application: &ApplicationId,
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        self.purge(PURGE_USAGE, application, before, limit).await
     }
 
     async fn purge(
