@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use super::serve::until_told_to_stop;
 use crate::config::{LogFormat, TelemetrySettings};
 use crate::domain::clock::SystemClock;
 use crate::domain::random::Random;
@@ -101,13 +101,7 @@ impl Sandbox {
             sandbox.add_fault(fault);
         }
         tracing::info!(addr = %address, "listening");
-        let stop = CancellationToken::new();
-        let stopping = stop.clone();
-        tokio::spawn(async move {
-            stop_signal().await;
-            stopping.cancel();
-        });
-        Ok(sandbox.serve(listener, stop).await?)
+        until_told_to_stop(|stop| async move { Ok(sandbox.serve(listener, stop).await?) }).await
     }
 
     fn options(self, address: SocketAddr) -> anyhow::Result<SandboxOptions> {
@@ -143,19 +137,5 @@ impl Sandbox {
             storefront,
             ..SandboxOptions::new(Arc::new(SystemClock), random)
         })
-    }
-}
-
-/// Waits until the process is asked to end.
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        },
-        Err(_) => {
-            let _ = interrupt.await;
-        }
     }
 }

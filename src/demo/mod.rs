@@ -58,7 +58,7 @@ pub async fn run(options: DemoOptions, out: &mut dyn Write, stop: CancellationTo
     // A name instead of the address makes it another site to the browser, so cookies are really tested.
     let sandbox: Url = format!("http://localhost:{}", sandbox_listener.local_addr()?.port()).parse()?;
 
-    let simulator = Sandbox::new(sandbox_options(&secrets, &connector, &sandbox, &folder));
+    let simulator = Sandbox::open(sandbox_options(&secrets, &connector, &sandbox, &folder))?;
     for fault in options.faults {
         simulator.add_fault(fault);
     }

@@ -108,12 +108,10 @@ impl Refusal {
         Self { status, body }
     }
 
-    /// Subscriptions: a message and the status.
+    /// Subscriptions: a message, without a cause.
     pub(super) fn subscription(status: StatusCode, message: &str) -> Self {
-        Self {
-            status,
-            body: json!({ "message": message, "status": status.as_u16() }),
-        }
+        let body = json!({ "message": message, "error": error_word(status), "status": status.as_u16() });
+        Self { status, body }
     }
 
     /// The layer in front of Mercado Pago's services.

@@ -103,7 +103,7 @@ pub(super) async fn installments(caller: Caller, RawQuery(query): RawQuery) -> A
                 "installments": count,
                 "installment_rate": rate,
                 "discount_rate": 0,
-                "reimbursement_rate": null,
+                "reimbursement_rate": 0,
                 "labels": [],
                 "min_allowed_amount": 0,
                 "max_allowed_amount": 60_000_000,

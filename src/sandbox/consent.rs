@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use chrono::Duration;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use url::Url;
 
 use super::grants::{Challenge, Code};
+use super::pages::{message_page, page, see_other};
 use super::state::{TestSeller, World};
 
 /// Codes live this long (Mercado Pago: ten minutes).
@@ -136,53 +137,6 @@ struct ConsentPage {
     scopes: Vec<String>,
     action: String,
     sellers: Vec<TestSeller>,
-}
-
-#[derive(Template)]
-#[template(path = "sandbox/message.html")]
-struct MessagePage {
-    title: String,
-    message: String,
-}
-
-/// A page of the sandbox, with headers that let it load nothing.
-pub(super) fn page<T: Template>(status: StatusCode, template: &T) -> Response {
-    const POLICY: HeaderValue = HeaderValue::from_static(
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    );
-    const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-    match template.render() {
-        Ok(html) => (
-            status,
-            [
-                (header::CONTENT_TYPE, HTML),
-                (header::CONTENT_SECURITY_POLICY, POLICY),
-                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-                (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-            ],
-            html,
-        )
-            .into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// A page with a message.
-pub(super) fn message_page(status: StatusCode, title: &str, message: &str) -> Response {
-    page(
-        status,
-        &MessagePage {
-            title: String::from(title),
-            message: String::from(message),
-        },
-    )
-}
-
-fn see_other(location: &str) -> Response {
-    match HeaderValue::from_str(location) {
-        Ok(location) => (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response(),
-        Err(_) => StatusCode::BAD_REQUEST.into_response(),
-    }
 }
 
 fn refused(refused: Refused) -> Response {

@@ -26,6 +26,7 @@ mod invoices;
 mod notifications;
 mod oauth;
 mod options;
+mod pages;
 mod payment;
 mod payment_request;
 mod payment_search;
@@ -38,6 +39,7 @@ mod refunds;
 mod server;
 mod sites;
 mod state;
+mod storefront;
 mod subscription;
 mod subscription_fields;
 mod subscriptions;
@@ -220,6 +222,16 @@ fn routes(world: Arc<World>) -> Router {
         .route("/authorized_payments", get(invoices::search))
         .route("/authorized_payments/search", get(invoices::search))
         .route("/authorized_payments/{id}", get(invoices::show))
+        .route("/", get(pages::index))
+        .route(
+            "/payments/{id}/ticket",
+            get(pages::ticket).post(pages::pay_ticket),
+        )
+        .route(
+            "/subscriptions/checkout",
+            get(pages::checkout).post(pages::subscribe),
+        )
+        .merge(storefront::routes())
         .merge(control::routes())
         .fallback(|| async { Refusal::plain(StatusCode::NOT_FOUND, "Resource not found") })
         .method_not_allowed_fallback(|| async {

@@ -231,7 +231,7 @@ pub(super) static SITES: [Site; 7] = [
         country: "CL",
         currency: "CLP",
         decimals: 0,
-        documents: &[document("RUT", "string", 7, 20)],
+        documents: &[document("RUT", "letter", 7, 20)],
         methods: &[
             VISA,
             MASTER,
@@ -278,7 +278,7 @@ pub(super) static SITES: [Site; 7] = [
         decimals: 2,
         documents: &[
             document("DNI", "number", 8, 8),
-            document("CE", "string", 8, 12),
+            document("CE", "letter", 8, 12),
             document("RUC", "number", 11, 11),
         ],
         methods: &[

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use http::StatusCode;
 
 use super::answer::{Answer, Refusal, Stamp, json_answer};
@@ -17,7 +18,7 @@ use super::customer_fields::is_email;
 use super::input::Fields;
 use super::payment::Status;
 use super::payments::by_cardholder;
-use super::state::{Books, World};
+use super::state::{Books, Seller, World};
 use super::subscription::{AutoRecurring, Plan, Shown, State as SubscriptionState, Subscription, Summarized};
 use super::subscription_fields::{Recurring, back_url, text, wrong};
 
@@ -56,13 +57,7 @@ fn take_card(world: &World, caller: &Caller, token: &str) -> Result<(CardFacts, 
         .card_tokens
         .spend::<Box<Refusal>>(token, owner, caller.now, check)
         .map_err(|refusal| *refusal)?;
-    let (status, _) = by_cardholder(&token.facts.cardholder.name);
-    if status == Status::Rejected || token.facts.expired(caller.now) {
-        return Err(Refusal::subscription(
-            StatusCode::UNAUTHORIZED,
-            "CC_VAL_433 Credit card validation has failed",
-        ));
-    }
+    verify(&token.facts, &caller.seller, caller.now)?;
     let card_id = token
         .card_id
         .and_then(|id| id.parse().ok())
@@ -70,10 +65,20 @@ fn take_card(world: &World, caller: &Caller, token: &str) -> Result<(CardFacts, 
     Ok((token.facts, Some(card_id)))
 }
 
-fn method_id(facts: &CardFacts, caller: &Caller) -> Option<String> {
-    facts
-        .method(caller.seller.site)
-        .map(|method| String::from(method.id))
+/// The charge with which a card is verified.
+pub(super) fn verify(card: &CardFacts, seller: &Seller, now: DateTime<Utc>) -> Result<(), Refusal> {
+    let (status, _) = by_cardholder(&card.cardholder.name);
+    if status == Status::Rejected || card.expired(now) || card.method(seller.site).is_none() {
+        return Err(Refusal::subscription(
+            StatusCode::UNAUTHORIZED,
+            "CC_VAL_433 Credit card validation has failed",
+        ));
+    }
+    Ok(())
+}
+
+fn method_id(facts: &CardFacts, seller: &Seller) -> Option<String> {
+    facts.method(seller.site).map(|method| String::from(method.id))
 }
 
 fn status(fields: &Fields<'_>) -> Result<Option<SubscriptionState>, Refusal> {
@@ -188,7 +193,12 @@ pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body
         .map(|token| take_card(&world, &caller, token))
         .transpose()?;
     let authorized = wanted.status == SubscriptionState::Authorized;
-    let mut subscription = begin(&world, &caller, wanted, card);
+    let parties = Parties {
+        application_id: caller.access.client_id.parse().unwrap_or(0),
+        collector_id: caller.seller.user_id,
+        live_mode: caller.access.live_mode,
+    };
+    let mut subscription = begin(&world, &parties, wanted, card, &caller.seller);
     let id = subscription.shown.id.clone();
     let mut books = caller.seller.books();
     if authorized {
@@ -201,18 +211,26 @@ pub(super) async fn create(State(world): State<Arc<World>>, caller: Caller, body
     Ok(answer)
 }
 
+/// Who a subscription is with.
+struct Parties {
+    application_id: u64,
+    collector_id: u64,
+    live_mode: bool,
+}
+
 fn begin(
     world: &World,
-    caller: &Caller,
+    parties: &Parties,
     wanted: Wanted,
     card: Option<(CardFacts, Option<u64>)>,
+    seller: &Seller,
 ) -> Subscription {
-    let now = Stamp(caller.now);
+    let now = Stamp(world.now());
     let id = world.hex::<16>();
     let shown = Shown {
         version: 0,
-        application_id: caller.access.client_id.parse().unwrap_or(0),
-        collector_id: caller.seller.user_id,
+        application_id: parties.application_id,
+        collector_id: parties.collector_id,
         preapproval_plan_id: wanted.plan_id,
         reason: wanted.reason,
         external_reference: wanted.external_reference,
@@ -225,7 +243,7 @@ fn begin(
         payer_id: payer_id(&wanted.payer_email),
         payer_email: wanted.payer_email,
         card_id: card.as_ref().and_then(|(_, id)| *id),
-        payment_method_id: card.as_ref().and_then(|(facts, _)| method_id(facts, caller)),
+        payment_method_id: card.as_ref().and_then(|(facts, _)| method_id(facts, seller)),
         card_id_secondary: None,
         payment_method_id_secondary: None,
         next_payment_date: None,
@@ -244,8 +262,28 @@ fn begin(
         periods: 0,
         charges: 0,
         failures: 0,
-        live_mode: caller.access.live_mode,
+        live_mode: parties.live_mode,
     }
+}
+
+/// A subscription that begins on the plan's checkout page; it has no card yet.
+pub(super) fn of_checkout(world: &World, seller: &Seller, plan: &Plan, email: &str) -> Subscription {
+    let parties = Parties {
+        application_id: plan.application_id,
+        collector_id: plan.collector_id,
+        live_mode: true,
+    };
+    let wanted = Wanted {
+        plan_id: Some(plan.id.clone()),
+        reason: plan.reason.clone(),
+        external_reference: plan.external_reference.clone(),
+        back_url: Some(plan.back_url.clone()),
+        payer_email: String::from(email),
+        token: None,
+        auto_recurring: plan.auto_recurring.clone(),
+        status: SubscriptionState::Pending,
+    };
+    begin(world, &parties, wanted, None, seller)
 }
 
 fn payer(fields: &Fields<'_>, caller: &Caller) -> Result<String, Refusal> {
@@ -332,12 +370,12 @@ pub(super) async fn update(
     shown.back_url = back_url.or(shown.back_url.take());
     if let Some((facts, card_id)) = card {
         shown.card_id = card_id;
-        shown.payment_method_id = method_id(&facts, &caller);
+        shown.payment_method_id = method_id(&facts, &caller.seller);
         subscription.card = Some(facts);
     }
     if let Some((facts, card_id)) = secondary {
         shown.card_id_secondary = card_id;
-        shown.payment_method_id_secondary = method_id(&facts, &caller);
+        shown.payment_method_id_secondary = method_id(&facts, &caller.seller);
         subscription.secondary_card = Some(facts);
     } else if let Some(method) = secondary_method {
         shown.payment_method_id_secondary = Some(method);

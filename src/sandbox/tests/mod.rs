@@ -4,6 +4,8 @@ mod cards;
 mod faults;
 mod notifications;
 mod oauth;
+mod openapi;
+mod pages;
 mod payments;
 mod state;
 mod subscriptions;
