@@ -244,9 +244,11 @@ impl Checked<'_> {
     fn hold(&self, method: &str, path: &str, status: StatusCode, body: &Value) {
         let path = path.split('?').next().unwrap();
         if let Some(faults) = self.description.check(method, path, status, body) {
+            let told: Vec<_> = faults.iter().map(|fault| (&fault.place, &fault.says)).collect();
             assert!(
-                faults.is_empty(),
-                "{method} {path} {status}: {faults:#?}\n{body:#}"
+                told.is_empty(),
+                "{method} {path} {status}: {told:#?}
+{body:#}"
             );
             let template = self.description.template(path).unwrap();
             self.answers
