@@ -2,6 +2,7 @@
 //! callers ([`http`]), and a provider that is not our sandbox ([`plain_provider`]).
 
 pub(crate) mod app;
+pub(crate) mod chromium;
 pub(crate) mod http;
 pub(crate) mod plain_provider;
 pub(crate) mod process;
