@@ -1,4 +1,4 @@
-//! A real headless Chromium, driven through its WebDriver. Where it is not installed, the suites that need it say so loudly
+//! A real headless Chromium, driven through chromedriver. Where it is not installed, the suites that need it say so loudly
 //! and are left out, unless `REQUIRE_ALL_SUITES=1`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
