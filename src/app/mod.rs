@@ -227,8 +227,8 @@ impl App {
             // Servers end only when told to.
             _ = servers.join_next() => true,
         };
-        tracing::info!(delay = ?self.shutdown.delay, grace = ?self.shutdown.grace, "stopping");
         self.state.draining.cancel();
+        tracing::info!(delay = ?self.shutdown.delay, grace = ?self.shutdown.grace, "stopping");
         tokio::time::sleep(self.shutdown.delay).await;
         stop_accepting.cancel();
         stop_working.cancel();

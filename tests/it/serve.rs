@@ -1,9 +1,10 @@
 //! `serve` as an operator runs it: a real process, settings by environment alone, told to stop by a signal.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// Log lines that are read at most until `listening` must have come.
@@ -44,32 +45,34 @@ impl Served {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut served = Self {
+            child,
+            address: String::new(),
+            log,
+        };
+        served.address = served.listens_at();
+        served
+    }
+
+    /// The address of the next listener that the log tells of.
+    fn listens_at(&mut self) -> String {
         let address = (0..MOST_LINES).find_map(|_| {
             let mut line = String::new();
-            log.read_line(&mut line).unwrap();
+            self.log.read_line(&mut line).unwrap();
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             (line["message"] == "listening").then(|| line["addr"].as_str().unwrap().to_owned())
         });
-        Self {
-            child,
-            address: address.expect("the log says `listening`"),
-            log,
-        }
+        address.expect("the log says `listening`")
     }
 
     /// Sends a request on a connection of its own and gives the whole answer.
-    fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(
-            stream,
-            "{request}\r\nhost: connector\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+    fn ask(&self, head: &str) -> String {
+        ask(&self.address, head, "")
+    }
+
+    fn send(&self, head: &str, body: &str) -> String {
+        ask(&self.address, head, body)
     }
 
     /// Sends a signal, and gives exit code and the rest of the log.
@@ -86,6 +89,19 @@ impl Served {
         self.log.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
     }
+}
+
+fn ask(address: &str, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(
+        stream,
+        "{head}\r\nhost: connector\r\nconnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 impl Drop for Served {
@@ -168,6 +184,76 @@ fn while_it_drains_it_is_not_ready_but_still_answers() {
     assert_eq!(served.stop("-TERM").0, Some(1));
 }
 
+/// A provider on a thread of its own that answers one call when it is told to. Gives its origin, what says that the call
+/// is there, and what lets it be answered.
+fn patient_provider() -> (String, Receiver<()>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let (arrived, has_arrived) = channel();
+    let (may_answer, answers) = channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert_ne!(head.read_line(&mut line).unwrap(), 0);
+        }
+        arrived.send(()).unwrap();
+        answers.recv().unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"id\":71}")
+            .unwrap();
+    });
+    (origin, has_arrived, may_answer)
+}
+
+#[test]
+fn a_call_under_way_is_finished_when_it_is_told_to_stop() {
+    let (origin, has_arrived, may_answer) = patient_provider();
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path(), &[("MERCADOPAGO_API_URL", &origin)]);
+    let seller =
+        r#"{"seller_id":"s1","user_id":71,"access_token":"APP_USR-canary","expires_in":600,"verify":false}"#;
+    let length = seller.len();
+    let head = format!(
+        "POST /v1/connections HTTP/1.1\r\n{KEY}\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    );
+    assert!(served.send(&head, seller).starts_with("HTTP/1.1 201"));
+
+    let address = served.address.clone();
+    let call =
+        std::thread::spawn(move || ask(&address, &format!("GET /proxy/s1/users/me HTTP/1.1\r\n{KEY}"), ""));
+    has_arrived.recv_timeout(Duration::from_secs(10)).unwrap();
+    let id = served.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut line = String::new();
+    while !line.contains("stopping") {
+        line.clear();
+        assert_ne!(
+            served.log.read_line(&mut line).unwrap(),
+            0,
+            "the log says `stopping`"
+        );
+    }
+    may_answer.send(()).unwrap();
+    let answer = call.join().unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"id":71}"#),
+        "{answer}"
+    );
+    let mut rest = String::new();
+    served.log.read_to_string(&mut rest).unwrap();
+    assert_eq!(served.child.wait().unwrap().code(), Some(0), "{rest}");
+    assert!(TcpStream::connect(&served.address).is_err());
+}
+
 #[test]
 fn an_admin_listener_takes_the_platform_off_the_public_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -181,11 +267,9 @@ fn an_admin_listener_takes_the_platform_off_the_public_one() {
         ]
         .map(|path| served.ask(&format!("GET {path} HTTP/1.1\r\n{KEY}"))[9..12].to_owned())
     };
+    let internal_address = served.listens_at();
     assert_eq!(ask_all(&served), ["404", "404", "404", "404"]);
-    let mut line = String::new();
-    served.log.read_line(&mut line).unwrap();
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    line["addr"].as_str().unwrap().clone_into(&mut served.address);
+    served.address = internal_address;
     let internal = ask_all(&served);
     assert_eq!(internal[0], "200");
     assert!(
@@ -199,7 +283,7 @@ fn an_admin_listener_takes_the_platform_off_the_public_one() {
 
 #[test]
 fn a_taken_address_is_named_with_its_setting() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"))
