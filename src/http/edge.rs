@@ -71,7 +71,7 @@ where
 {
     let begun = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let id = RequestId::of(&parts.headers, state.clock.as_ref(), &state.random);
+    let id = RequestId::of(&parts.headers, &state.random);
     let client = client_address(peer, &parts.headers, &state.trusted_proxies);
     parts.extensions.insert(id.clone());
     parts.extensions.insert(client);

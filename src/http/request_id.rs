@@ -1,9 +1,14 @@
 //! `X-Request-Id`: the caller's, if it sent 1 to 128 visible characters, else one of ours. It stands in every answer, log
 //! line and audit row of the request.
+//!
+//! Ours is a random number of this process and a count, so that an id costs a call no question to the operating system.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use crate::domain::clock::Clock;
 use crate::domain::random::Random;
 
 /// The request's id, as an extension of the request.
@@ -11,8 +16,8 @@ use crate::domain::random::Random;
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The caller's id, or a new one that sorts by time.
-    pub fn of(headers: &HeaderMap, clock: &dyn Clock, random: &Random) -> Self {
+    /// The caller's id, or a new one.
+    pub fn of(headers: &HeaderMap, random: &Random) -> Self {
         let mut sent = headers.get_all("x-request-id").iter();
         let visible = |value: &&HeaderValue| {
             (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -20,9 +25,22 @@ impl RequestId {
         if let (Some(value), None) = (sent.next().filter(visible), sent.next()) {
             return Self(value.clone());
         }
-        let id = random.uuid_at(clock.now()).simple().to_string();
+        Self::made(random)
+    }
+
+    fn made(random: &Random) -> Self {
+        static PROCESS: OnceLock<u64> = OnceLock::new();
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let process = *PROCESS.get_or_init(|| u64::from_le_bytes(random.bytes()));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = (u128::from(process) << 64) | u128::from(count);
+        let digit = |place: u32| {
+            let nibble = (number >> (place * 4)) & 0xf;
+            char::from_digit(u32::try_from(nibble).unwrap_or_default(), 16).unwrap_or('0')
+        };
+        let text: Vec<u8> = (0..32).rev().map(|place| digit(place) as u8).collect();
         // Hex digits always make a header's value.
-        Self(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("0")))
+        Self(HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("0")))
     }
 
     /// The id as a text.
@@ -39,7 +57,6 @@ impl RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::clock::SystemClock;
 
     #[test]
     fn a_callers_id_is_kept_if_it_is_one_visible_word() {
@@ -48,9 +65,7 @@ mod tests {
             for value in values {
                 headers.append("x-request-id", HeaderValue::from_bytes(value).unwrap());
             }
-            RequestId::of(&headers, &SystemClock, &Random::system())
-                .as_str()
-                .to_owned()
+            RequestId::of(&headers, &Random::system()).as_str().to_owned()
         };
         assert_eq!(of(&[b"order-42/7"]), "order-42/7");
         let long = [b'x'; 129];
@@ -58,5 +73,12 @@ mod tests {
         for refused in cases {
             assert_eq!(of(refused).len(), 32, "{refused:?}");
         }
+    }
+
+    #[test]
+    fn no_two_of_ours_are_the_same() {
+        let ours = || RequestId::of(&HeaderMap::new(), &Random::system());
+        let ids: std::collections::HashSet<_> = (0..1000).map(|_| ours().as_str().to_owned()).collect();
+        assert_eq!(ids.len(), 1000);
     }
 }

@@ -67,7 +67,7 @@ impl Site {
     {
         if self.with_proxy && request.uri().path().starts_with(proxy::PREFIX) {
             let state = &self.state;
-            let request_id = RequestId::of(request.headers(), &*state.clock, &state.random).header();
+            let request_id = RequestId::of(request.headers(), &state.random).header();
             let (context, method) = (CallContext { request_id }, request.method().clone());
             let answered = edge::catch_panic(state.proxy.handle(request, context.clone())).await;
             let response = answered.unwrap_or_else(|edge::Panicked| state.proxy.failed(method, context));

@@ -151,12 +151,12 @@ impl Inner {
                     }
                 }
                 Ok(answer) => {
+                    let status = answer.head.status.as_u16();
+                    if !retry::may_repeat(status) {
+                        return Ok(answer);
+                    }
                     let retry_after = mercadopago::retry_after(&answer.head.headers, self.clock.now());
-                    let failure = Failure::Answered {
-                        status: answer.head.status.as_u16(),
-                        retry_after,
-                    };
-                    (failure, Some(answer), None)
+                    (Failure::Answered { status, retry_after }, Some(answer), None)
                 }
                 Err(error) => (failure_of(&error), None, Some(error)),
             };
@@ -174,11 +174,7 @@ impl Inner {
                 attempts_left: self.settings.max_retries.saturating_sub(round),
                 time_left: call.time_left(),
             };
-            let decided = if may_matter(failure) {
-                retry::decide(situation, failure, retry::backoff(round, self.random.unit()))
-            } else {
-                None
-            };
+            let decided = retry::decide(situation, failure, retry::backoff(round, self.random.unit()));
             match (decided, answer, error) {
                 (Some(delay), ..) => {
                     self.metrics.retry();
@@ -249,7 +245,12 @@ pub(super) fn stamp(map: &mut HeaderMap, record: &Record) {
     if let Some(key) = &record.idempotency_key {
         map.insert(headers::IDEMPOTENCY_KEY, key.clone());
     }
-    map.insert(headers::ATTEMPTS, HeaderValue::from(record.attempts));
+    let attempts = match record.attempts {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    map.insert(headers::ATTEMPTS, attempts);
     map.insert(
         headers::SERVER_TIMING,
         server_timing(record.provider, record.own()),
@@ -260,32 +261,37 @@ pub(super) fn stamp(map: &mut HeaderMap, record: &Record) {
     );
 }
 
-/// `provider;dur=12.345, connector;dur=0.211`, in milliseconds.
+/// `provider;dur=12.345, connector;dur=0.211`, in milliseconds. Written by hand: it stands in every answer, and general
+/// formatting would be a noticeable part of what a call costs.
 fn server_timing(provider: Duration, own: Duration) -> HeaderValue {
-    use std::io::Write as _;
-    let mut text = [0_u8; 80];
-    let mut rest = &mut text[..];
-    let (provider, own) = (provider.as_micros(), own.as_micros());
-    let written = write!(
-        rest,
-        "provider;dur={}.{:03}, connector;dur={}.{:03}",
-        provider / 1000,
-        provider % 1000,
-        own / 1000,
-        own % 1000
-    );
-    let left = rest.len();
-    let length = if written.is_ok() { text.len() - left } else { 0 };
-    HeaderValue::from_bytes(&text[..length]).unwrap_or(HeaderValue::from_static("connector"))
+    let mut text = Vec::with_capacity(48);
+    text.extend_from_slice(b"provider;dur=");
+    push_milliseconds(&mut text, provider);
+    text.extend_from_slice(b", connector;dur=");
+    push_milliseconds(&mut text, own);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("connector"))
+}
+
+/// Milliseconds with three decimals.
+fn push_milliseconds(text: &mut Vec<u8>, duration: Duration) {
+    let micros = duration.as_micros();
+    let begin = text.len();
+    let mut rest = micros;
+    let mut digits = 0;
+    // From the last digit to the first, at least `0.000`.
+    while rest > 0 || digits < 4 {
+        if digits == 3 {
+            text.push(b'.');
+        }
+        text.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
+        rest /= 10;
+        digits += 1;
+    }
+    text[begin..].reverse();
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Whether a failure can lead to a repetition at all: spares the common answer the random number.
-fn may_matter(failure: Failure) -> bool {
-    !matches!(failure, Failure::Answered { status: ..=428 | 430..=501, .. })
 }
 
 fn failure_of(error: &SendError) -> Failure {
@@ -344,5 +350,7 @@ mod tests {
     fn server_timing_is_in_milliseconds() {
         let value = server_timing(Duration::from_micros(12_345), Duration::from_micros(7));
         assert_eq!(value, "provider;dur=12.345, connector;dur=0.007");
+        let value = server_timing(Duration::from_secs(30), Duration::ZERO);
+        assert_eq!(value, "provider;dur=30000.000, connector;dur=0.000");
     }
 }

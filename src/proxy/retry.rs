@@ -77,6 +77,11 @@ pub(super) fn decide(situation: Situation, failure: Failure, backoff: Duration) 
     (delay < time_left).then_some(delay)
 }
 
+/// Whether an answer of this status can lead to a repetition at all: spares the common answer everything else.
+pub(super) fn may_repeat(status: u16) -> bool {
+    matches!(status, 429 | 502..=504)
+}
+
 /// The delay before the `round`th repetition (from 0): 50 ms doubling to 1.6 s, times 0.5 to 1.5 by `unit` in `[0, 1)`, so
 /// that callers which failed together do not come back together.
 pub(super) fn backoff(round: u32, unit: f64) -> Duration {
@@ -146,6 +151,9 @@ mod tests {
                             let expected = may && body_at_hand && attempts_left > 0;
                             let decided = decide(situation, failure, backoff);
                             assert_eq!(decided.is_some(), expected, "{failure:?} {situation:?}");
+                            if let Failure::Answered { status, .. } = failure {
+                                assert!(may_repeat(status) || !expected, "{status}");
+                            }
                         }
                     }
                 }

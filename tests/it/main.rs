@@ -15,6 +15,8 @@ mod connecting;
 mod crash;
 mod demo;
 mod other_provider;
+mod proxy_money;
+mod proxy_wire;
 mod proxying;
 mod refreshing;
 mod secrets;

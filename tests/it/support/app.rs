@@ -110,6 +110,11 @@ impl TestApp {
         Platform::new(self.target.clone(), API_KEY)
     }
 
+    /// Where the service listens.
+    pub(crate) fn address(&self) -> &Url {
+        &self.target.address
+    }
+
     /// Somebody with another key.
     pub(crate) fn caller_with_key(&self, key: &str) -> Platform {
         Platform::new(self.target.clone(), key)
