@@ -19,6 +19,7 @@ mod proxy_money;
 mod proxy_wire;
 mod proxying;
 mod refreshing;
+mod sdks;
 mod secrets;
 mod serve;
 mod support;

@@ -105,6 +105,16 @@ impl TestApp {
         }
     }
 
+    /// Where the service listens, without a slash at the end.
+    pub(crate) fn origin(&self) -> String {
+        origin(&self.target.address)
+    }
+
+    /// Where the sandbox listens, without a slash at the end.
+    pub(crate) fn provider_origin(&self) -> String {
+        origin(&self.provider)
+    }
+
     /// The platform with its API key.
     pub(crate) fn platform(&self) -> Platform {
         Platform::new(self.target.clone(), API_KEY)
