@@ -16,6 +16,7 @@ pub mod http;
 pub mod mercadopago;
 pub mod proxy;
 pub mod refresh;
+pub mod replica;
 pub mod rescue;
 pub mod sandbox;
 pub mod storage;

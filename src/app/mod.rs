@@ -20,7 +20,6 @@ use crate::access;
 use crate::config::{Config, Retention, ShutdownSettings};
 use crate::connect::{ConnectFlow, Parts, ReturnUrls, Revoker};
 use crate::domain::clock::{Clock, SystemClock};
-use crate::domain::ids::ReplicaId;
 use crate::domain::random::Random;
 use crate::http::branding::{self, Branding};
 use crate::http::{AppState, Services};
@@ -29,6 +28,7 @@ use crate::mercadopago::http_client;
 use crate::mercadopago::token_endpoint::TokenEndpoint;
 use crate::proxy::{Proxy, ProxyParts};
 use crate::refresh::{Refresher, RefresherParts};
+use crate::replica::Replica;
 use crate::rescue::RescueDir;
 use crate::storage::Store;
 use crate::telemetry;
@@ -101,7 +101,13 @@ impl App {
         if migrate == Migrate::First {
             store.migrate().await?;
         }
-        store.check_keys(clock.now()).await?;
+        // Listed before the keys are checked, so that a rotation that begins meanwhile sees which keys are here.
+        let replica = Replica::new(clock.now(), config.refresh.lease, &random);
+        replica.report(&store, &*clock).await?;
+        if let Err(error) = store.check_keys(clock.now()).await {
+            replica.leave(&store).await;
+            return Err(error.into());
+        }
         access::bootstrap(&store, &config.bootstrap, &*clock, &random).await?;
 
         let tracker = TaskTracker::new();
@@ -117,7 +123,7 @@ impl App {
             settings: config.refresh.clone(),
             clock: Arc::clone(&clock),
             random: random.clone(),
-            owner: ReplicaId::new(clock.now(), &random),
+            replica: replica.clone(),
             tracker: tracker.clone(),
         });
         let connect = ConnectFlow::new(Parts {
@@ -155,6 +161,7 @@ impl App {
             connect,
             return_urls: ReturnUrls::new(config.return_urls),
             revoker,
+            replica,
             refresher,
             proxy,
             provider,
@@ -251,6 +258,7 @@ impl App {
             );
         }
         workers::flush_usage(&self.state).await;
+        self.state.replica.leave(&self.state.store).await;
         self.state.store.close().await;
     }
 }

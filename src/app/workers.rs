@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Retention;
 use crate::http::AppState;
 use crate::refresh::Step;
+use crate::replica::REPORT_INTERVAL;
 use crate::rescue::{RescueDir, Subject};
 use crate::storage::StoreError;
 
@@ -47,6 +48,16 @@ pub(super) fn spawn(
         let (app, rescue) = (app.clone(), rescue.clone());
         async move {
             apply_rescued(&rescue, &app).await;
+            Step::Idle
+        }
+    }));
+    let (app, until) = owned();
+    tracker.spawn(every(REPORT_INTERVAL, until, move || {
+        let app = app.clone();
+        async move {
+            if let Err(error) = app.replica.report(&app.store, &*app.clock).await {
+                tracing::warn!(%error, "this replica could not report that it is alive");
+            }
             Step::Idle
         }
     }));

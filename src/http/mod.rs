@@ -46,6 +46,7 @@ use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::application::Applications;
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
+use crate::replica::Replica;
 use crate::storage::Store;
 
 pub use api::{import_json, openapi};
@@ -63,6 +64,8 @@ pub struct Services {
     pub return_urls: ReturnUrls,
     /// How connections are ended.
     pub revoker: Revoker,
+    /// This process, and how its clock stands.
+    pub replica: Replica,
     /// How tokens are renewed.
     pub refresher: Refresher,
     /// How calls are proxied.

@@ -22,6 +22,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 struct Health {
     status: &'static str,
+    /// What does not keep it from serving, but wants somebody's hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 /// `/healthz` and `/readyz`, which are on every listener.
@@ -39,7 +42,11 @@ pub(super) fn router() -> Router<AppState> {
 }
 
 async fn show_health() -> Response {
-    Json(Health { status: "ok" }).into_response()
+    Json(Health {
+        status: "ok",
+        detail: None,
+    })
+    .into_response()
 }
 
 async fn show_readiness(State(state): State<AppState>) -> Result<Response, ApiError> {
@@ -56,7 +63,17 @@ async fn show_readiness(State(state): State<AppState>) -> Result<Response, ApiEr
             "the database does not answer in time",
         )
     })??;
-    Ok(Json(Health { status: "ready" }).into_response())
+    let detail = state.replica.excessive_skew().map(|skew| {
+        format!(
+            "this replica's clock is {} s off the database's: it refreshes nothing until it is set right",
+            skew.num_seconds()
+        )
+    });
+    Ok(Json(Health {
+        status: "ready",
+        detail,
+    })
+    .into_response())
 }
 
 async fn show_metrics(State(state): State<AppState>) -> Response {

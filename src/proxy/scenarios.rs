@@ -15,13 +15,14 @@ use crate::config::{DatabaseUrl, RefreshSettings};
 use crate::domain::clock::ManualClock;
 use crate::domain::connection::{StatusReason, TokenSet};
 use crate::domain::event::Actor;
-use crate::domain::ids::{ReplicaId, UserId};
+use crate::domain::ids::UserId;
 use crate::domain::schedule::RefreshSchedule;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{AccessToken, RefreshToken};
 use crate::mercadopago::application::tests::application;
 use crate::mercadopago::peer::{Act, Peer, json, with_headers};
 use crate::refresh::RefresherParts;
+use crate::replica::Replica;
 use crate::rescue::RescueDir;
 use crate::storage::{Admission, NewConnect};
 use crate::vault::{DataKey, Vault};
@@ -81,7 +82,7 @@ impl Scene {
             },
             clock: shared.clone(),
             random: Random::system(),
-            owner: ReplicaId::new(DateTime::UNIX_EPOCH, &Random::system()),
+            replica: Replica::new(DateTime::UNIX_EPOCH, StdDuration::from_mins(1), &Random::system()),
             tracker: tracker.clone(),
         });
         let mut settings = ProxySettings {

@@ -41,6 +41,12 @@ impl Inner {
             });
         };
         self.check_application(app, trigger).await?;
+        if self.replica.excessive_skew().is_some() {
+            return Err(RefreshError::TokenUnavailable {
+                retry_after: None,
+                reason: "this replica's clock differs too much from the database's; set it right, or ask another replica",
+            });
+        }
         loop {
             let now = self.clock.now();
             let lease = TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::MAX);
@@ -48,7 +54,7 @@ impl Inner {
                 connection: id,
                 spent_generation,
                 trigger,
-                owner: &self.owner,
+                owner: self.replica.id(),
                 lease,
                 client_id: &app.client_id,
                 now,

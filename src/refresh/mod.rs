@@ -28,10 +28,11 @@ use tokio_util::task::TaskTracker;
 use crate::config::RefreshSettings;
 use crate::domain::clock::Clock;
 use crate::domain::connection::Trigger;
-use crate::domain::ids::{ConnectionId, ReplicaId};
+use crate::domain::ids::ConnectionId;
 use crate::domain::random::Random;
 use crate::mercadopago::application::Applications;
 use crate::mercadopago::token_endpoint::TokenEndpoint;
+use crate::replica::Replica;
 use crate::rescue::RescueDir;
 use crate::storage::{OpenConnection, Store, StoreError};
 
@@ -90,7 +91,7 @@ struct Inner {
     settings: RefreshSettings,
     clock: Arc<dyn Clock>,
     random: Random,
-    owner: ReplicaId,
+    replica: Replica,
     tracker: TaskTracker,
     flights: Flights,
     breakers: Breakers,
@@ -114,7 +115,7 @@ pub struct RefresherParts {
     /// Ids and jitter.
     pub random: Random,
     /// This process.
-    pub owner: ReplicaId,
+    pub replica: Replica,
     /// Holds the flights; shutdown waits for it.
     pub tracker: TaskTracker,
 }
@@ -130,7 +131,7 @@ impl Refresher {
             settings,
             clock,
             random,
-            owner,
+            replica,
             tracker,
         } = parts;
         Self(Arc::new(Inner {
@@ -141,7 +142,7 @@ impl Refresher {
             settings,
             clock,
             random,
-            owner,
+            replica,
             tracker,
             flights: Mutex::default(),
             breakers: Breakers::default(),

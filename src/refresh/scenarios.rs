@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::connection::{RefreshOutcome, Status, StatusReason};
 use crate::domain::event::Actor;
-use crate::domain::ids::{ApplicationId, SellerId, UserId};
+use crate::domain::ids::{ApplicationId, ReplicaId, SellerId, UserId};
 use crate::domain::schedule::RefreshSchedule;
 use crate::domain::secret::{AccessToken, ClientSecret};
 use crate::mercadopago::application::Application;
@@ -80,7 +80,7 @@ impl Scene {
             },
             clock: shared,
             random: Random::system(),
-            owner: ReplicaId::new(DateTime::UNIX_EPOCH, &Random::system()),
+            replica: Replica::new(DateTime::UNIX_EPOCH, StdDuration::from_mins(1), &Random::system()),
             tracker: TaskTracker::new(),
         });
         Self {

@@ -34,8 +34,12 @@ pub enum Step {
 }
 
 impl Refresher {
-    /// Renews what is due, of all applications, with the configured concurrency and rate.
+    /// Renews what is due, of all applications, with the configured concurrency and rate. Nothing while this replica's clock
+    /// is wrong: what is due, and whose lease is over, is a question of time.
     pub async fn step(&self) -> Result<Step, StoreError> {
+        if self.0.replica.excessive_skew().is_some() {
+            return Ok(Step::Idle);
+        }
         let mut worked = 0;
         for app in self.0.applications.iter() {
             worked += self.renew_due(app).await?;

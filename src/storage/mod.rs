@@ -16,6 +16,7 @@ mod dispatch;
 mod events;
 mod keys;
 mod refreshes;
+mod replicas;
 mod retention;
 mod usage;
 
@@ -34,8 +35,10 @@ pub use authorizations::{
 };
 pub use connections::{ConnectionFilter, OpenConnection, Overview, Page};
 pub use events::EventRow;
+pub use keys::{RotationCursor, RotationStep};
 pub(crate) use refreshes::retry_after_unknown;
 pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh, SucceededRefresh};
+pub use replicas::{REPLICA_DEAD_AFTER, ReplicaReport};
 
 pub use usage::{UsageDelta, UsageHour, UsageSums};
 
@@ -238,6 +241,7 @@ pub(crate) mod tests {
             events::STATEMENTS,
             keys::STATEMENTS,
             refreshes::STATEMENTS,
+            replicas::STATEMENTS,
             retention::STATEMENTS,
             usage::STATEMENTS,
         ]
@@ -267,7 +271,12 @@ pub(crate) mod tests {
         };
         let store = database.migrated().await;
         prepare_all(&store, &statements()).await;
-        let only_there = [connections::POSTGRES_STATEMENTS, refreshes::POSTGRES_STATEMENTS].concat();
+        let only_there = [
+            connections::POSTGRES_STATEMENTS,
+            refreshes::POSTGRES_STATEMENTS,
+            replicas::POSTGRES_STATEMENTS,
+        ]
+        .concat();
         prepare_all(&store, &only_there).await;
     }
 

@@ -73,6 +73,10 @@ on_both_engines! {
     an_api_key_is_found_until_it_is_revoked_on_every_replica,
     one_replica_takes_the_turn_to_probe,
     warnings_are_told_once,
+    a_rotation_leaves_nothing_under_the_old_key_and_may_be_broken_off,
+    a_rotation_does_not_undo_what_happens_meanwhile,
+    a_key_that_rows_still_need_cannot_be_left_out,
+    a_replica_is_live_until_it_leaves_or_falls_silent,
 }
 
 /// A database with a store on it.
@@ -1166,6 +1170,121 @@ async fn warnings_are_told_once(stage: Stage) {
         stage.events("seller-1").await,
         ["connection.connected", "connection.expiring"]
     );
+}
+
+const K1: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const K2: &str = "k2:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+
+/// Rows of each key.
+async fn held(store: &Store) -> Vec<(String, i64)> {
+    let counts = store.data_keys_by_key().await.unwrap();
+    counts
+        .into_iter()
+        .map(|(key, rows)| (key.to_string(), rows))
+        .collect()
+}
+
+/// Rotates, at most so many steps.
+async fn rotate(store: &Store, steps: usize) {
+    let mut cursor = Some(RotationCursor::default());
+    for _ in 0..steps {
+        let Some(from) = cursor else { return };
+        let step = store.rotate_step(&from, 3).await.unwrap();
+        assert!(step.unreadable.is_empty(), "{step:?}");
+        cursor = step.next;
+    }
+}
+
+async fn a_rotation_leaves_nothing_under_the_old_key_and_may_be_broken_off(stage: Stage) {
+    for user in 0..10 {
+        stage.connect(&format!("seller-{user}"), user).await;
+    }
+    let link = stage.link("seller-x").await;
+    stage.request(&link, [1; 32], [2; 32]).await;
+    assert_eq!(held(&stage.store).await, [("k1".to_owned(), 11)]);
+    let rotated = stage.database.store(&format!("{K2},{K1}")).await;
+    rotate(&rotated, 3).await;
+    let half = held(&rotated).await;
+    assert!(
+        half.iter().all(|(_, rows)| *rows > 0) && half.len() == 2,
+        "{half:?}"
+    );
+    rotate(&rotated, 100).await;
+    assert_eq!(held(&rotated).await, [("k2".to_owned(), 11)]);
+    // The new key alone opens everything.
+    let after = stage.database.store(K2).await;
+    after.check_keys(start()).await.unwrap();
+    for user in 0..10 {
+        let open = after
+            .open_connection(&application(), &seller(&format!("seller-{user}")))
+            .await;
+        assert_eq!(open.unwrap().unwrap().access_token.unwrap().expose(), "APP_USR-1");
+    }
+    let consumed = after
+        .consume_authorization_request([1; 32], [2; 32], start())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(consumed.verifier.unwrap().expose(), "the-verifier");
+}
+
+async fn a_rotation_does_not_undo_what_happens_meanwhile(stage: Stage) {
+    for user in 0..20 {
+        stage.connect(&format!("seller-{user}"), user).await;
+    }
+    let rotated = stage.database.store(&format!("{K2},{K1}")).await;
+    let consent = stage.consent("seller-1", OnAccountChange::Refuse).await;
+    let claimed = stage.claimed(&stage.find("seller-2").await.unwrap().id).await;
+    let (store, tokens) = (stage.store.clone(), tokens_of(2, 2));
+    tokio::join!(rotate(&rotated, 100), async {
+        Stage::revoke(&store, "seller-19").await;
+        let admitted = Stage::admit_to(&store, "seller-1", &tokens_of(1, 2), Some(&consent), None).await;
+        assert!(matches!(admitted.unwrap(), Admission::Connected(_)));
+        assert!(stage.store_answer(&claimed, &tokens).await);
+    });
+    assert_eq!(stage.token("seller-19").await, None);
+    for name in ["seller-1", "seller-2"] {
+        let open = rotated
+            .open_connection(&application(), &seller(name))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(open.access_token.unwrap().expose(), "APP_USR-2", "{name}");
+    }
+    // What was written with the old key in between is found by another run.
+    rotate(&rotated, 100).await;
+    assert!(held(&rotated).await.iter().all(|(key, _)| key == "k2"));
+}
+
+async fn a_key_that_rows_still_need_cannot_be_left_out(stage: Stage) {
+    stage.connect("seller-1", 1).await;
+    let without = stage.database.store(K2).await;
+    let refused = without.check_keys(start()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("`k1`") && refused.contains("ENCRYPTION_KEYS"),
+        "{refused}"
+    );
+    let behind = stage.database.store(&format!("{K2},{K1}")).await;
+    behind.check_keys(start()).await.unwrap();
+}
+
+async fn a_replica_is_live_until_it_leaves_or_falls_silent(stage: Stage) {
+    let report = |seen_at| ReplicaReport {
+        id: ReplicaId::new(start(), &stage.random),
+        started_at: start(),
+        seen_at,
+        key_ids: vec!["k2".parse().unwrap(), "k1".parse().unwrap()],
+        clock_skew: Duration::milliseconds(-7),
+    };
+    let (silent, alive) = (report(start()), report(start() + Duration::minutes(2)));
+    for report in [&silent, &alive] {
+        stage.store.report_replica(report).await.unwrap();
+    }
+    let live = async |now| stage.store.live_replicas(now).await.unwrap();
+    assert_eq!(live(start() + Duration::minutes(2)).await.len(), 2);
+    assert_eq!(live(start() + Duration::minutes(4)).await, [alive.clone()]);
+    stage.store.forget_replica(&alive.id).await.unwrap();
+    assert!(live(start() + Duration::minutes(4)).await.is_empty());
 }
 
 /// A database that goes away and comes back is used again without a restart of ours.

@@ -174,6 +174,13 @@ impl DataKey {
         self.0.seal(plaintext, place)
     }
 
+    /// What is wrapped: the key and its id.
+    fn plaintext(&self) -> Zeroizing<Vec<u8>> {
+        let mut plaintext = Zeroizing::new(self.0.key.to_vec());
+        plaintext.extend_from_slice(self.0.id.as_str().as_bytes());
+        plaintext
+    }
+
     /// Opens what was sealed with this key for this place.
     pub fn open(&self, sealed: &[u8], place: Place<'_>) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         self.0.open(sealed, place)
@@ -205,9 +212,14 @@ impl Vault {
 
     /// Wraps a data key with the active key.
     pub fn wrap(&self, data_key: &DataKey, place: Place<'_>) -> Vec<u8> {
-        let mut plaintext = Zeroizing::new(data_key.0.key.to_vec());
-        plaintext.extend_from_slice(data_key.0.id.as_str().as_bytes());
-        self.keyring.active().seal(&plaintext, place)
+        self.keyring.active().seal(&data_key.plaintext(), place)
+    }
+
+    /// Wraps a throw-away data key with the key `id`, to find out later whether that is still the same key. None when it is
+    /// not configured.
+    pub fn canary(&self, id: &KeyId, place: Place<'_>) -> Option<Vec<u8>> {
+        let key = self.keyring.find(id)?;
+        Some(key.seal(&DataKey::generate().plaintext(), place))
     }
 
     /// Unwraps a data key with whichever configured key wrapped it.

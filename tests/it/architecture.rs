@@ -9,6 +9,7 @@ const LEVELS: &[&[&str]] = &[
     &["mercadopago", "vault"],
     &["config"],
     &["storage", "rescue"],
+    &["replica"],
     &["access", "connect", "refresh", "proxy", "events"],
     &["telemetry"],
     &["http"],
