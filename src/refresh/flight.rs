@@ -139,6 +139,16 @@ impl Inner {
                 return self.failed(app, &claimed, &error).await;
             }
         };
+        if self.clock.now() - attempt.started_at
+            > TimeDelta::from_std(self.settings.lease / 2).unwrap_or(TimeDelta::MAX)
+        {
+            // Paused since the claim: by the time an answer came, another replica might be spending the same token.
+            file.remove().await;
+            let error = TokenError::NotSent {
+                reason: "the lease was half over before anything was sent".to_owned(),
+            };
+            return self.failed(app, &claimed, &error).await;
+        }
         let answer = self.ask(app, &claimed, &file).await;
         let outcome = match &answer {
             Ok(tokens) => self.succeeded(app, &claimed, tokens).await,

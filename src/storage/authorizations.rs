@@ -301,7 +301,10 @@ impl Store {
             .bind(now)
             .fetch_optional(c)
             .await)?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = row else {
+            tx.rollback().await?;
+            return Ok(None);
+        };
         let consumed = within!(&mut tx, |c| sqlx::query(CONSUME_REQUEST)
             .bind(&row.id)
             .bind(now)
@@ -309,6 +312,7 @@ impl Store {
             .await
             .map(|done| done.rows_affected()))?;
         if consumed != 1 {
+            tx.rollback().await?;
             return Ok(None);
         }
         let authorization = self.open_request(&mut tx, row).await?;
@@ -435,6 +439,7 @@ impl Store {
         if let Some((authorization, _)) = new.consent
             && !complete_request(&mut tx, authorization, new.now).await?
         {
+            tx.rollback().await?;
             return Ok(Admission::AlreadyCompleted);
         }
         let (mut next, generation) = if let Some(connection) = existing {

@@ -224,6 +224,15 @@ impl Tx {
         Ok(())
     }
 
+    /// Undoes it at once. Dropping it does so too, but only some time later, and its locks last until then.
+    pub(super) async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(transaction) => transaction.rollback().await?,
+            Self::Postgres(transaction) => transaction.rollback().await?,
+        }
+        Ok(())
+    }
+
     /// Whether rows must be locked by the statement that reads them (SQLite's transaction holds the lock already).
     pub(super) fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))

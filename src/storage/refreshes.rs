@@ -32,6 +32,7 @@ statements! {
     ABANDON_ATTEMPTS = "UPDATE refresh_attempts SET finished_at = $3, outcome = 'unknown', error = 'abandoned' \
         WHERE connection_id = $1 AND generation = $2 AND finished_at IS NULL";
     FINISH_ATTEMPT = "UPDATE refresh_attempts SET finished_at = $2, outcome = $3, http_status = $4, error = $5 WHERE id = $1";
+    IS_OPEN = "SELECT COUNT(*) FROM refresh_attempts WHERE id = $1 AND finished_at IS NULL";
     LAST_UNKNOWN = "SELECT MAX(finished_at) FROM refresh_attempts WHERE connection_id = $1 AND generation = $2 AND outcome = 'unknown'";
     LIST_ATTEMPTS = "SELECT id, connection_id, application, generation, trigger_kind, after_unknown, started_at, finished_at, outcome, \
         http_status, error FROM refresh_attempts WHERE connection_id = $1 ORDER BY started_at DESC, id DESC LIMIT $2";
@@ -45,6 +46,7 @@ statements! {
 
 postgres_statements! {
     // A row that another replica is claiming at this moment is passed over.
+    LOCK_CONNECTION = "SELECT id FROM connections WHERE id = $1 FOR NO KEY UPDATE";
     FIND_FOR_CLAIM_LOCKED = concat!("SELECT ", connection_columns!(), " FROM connections WHERE id = $1 FOR UPDATE SKIP LOCKED");
 }
 
@@ -209,7 +211,6 @@ impl Store {
 
     /// Claims a connection and writes the attempt, in one transaction, before its token is spent.
     pub async fn claim_refresh(&self, request: &ClaimRequest<'_>) -> Result<Claim, StoreError> {
-        let now = request.now;
         let mut tx = self.database.begin().await?;
         let sql = if tx.is_postgres() {
             FIND_FOR_CLAIM_LOCKED
@@ -220,16 +221,32 @@ impl Store {
             .bind(request.connection.as_str())
             .fetch_optional(c)
             .await)?;
-        let Some(row) = row else {
-            drop(tx);
-            // Absent, or locked: by another replica's claim, or by a change that ends as soon and leaves no lease.
-            let found = self.connection_generation(request.connection).await?;
-            return Ok(if found.is_some() {
-                Claim::Busy(now + LOCKED_FOR)
-            } else {
-                Claim::Absent
-            });
+        let claim = match row {
+            Some(row) => Some(self.claim_row(&mut tx, row, request).await?),
+            None => None,
         };
+        // Also where nothing was written: a transaction that is only dropped keeps its lock for a while.
+        tx.commit().await?;
+        if let Some(claim) = claim {
+            return Ok(claim);
+        }
+        // Absent, or locked: by another replica's claim, or by a change that ends as soon and leaves no lease.
+        let found = self.connection_generation(request.connection).await?;
+        Ok(if found.is_some() {
+            Claim::Busy(request.now + LOCKED_FOR)
+        } else {
+            Claim::Absent
+        })
+    }
+
+    /// Decides on a claim of a row that nobody else changes meanwhile.
+    async fn claim_row(
+        &self,
+        tx: &mut Tx,
+        row: ConnectionRow,
+        request: &ClaimRequest<'_>,
+    ) -> Result<Claim, StoreError> {
+        let now = request.now;
         let open = self.open_row(&row)?;
         let connection = &open.connection;
         if request
@@ -249,15 +266,11 @@ impl Store {
         {
             return Ok(Claim::Busy(until));
         }
-        if let Some(until) = abandon_open_attempts(&mut tx, connection, now).await? {
-            tx.commit().await?;
+        if let Some(until) = abandon_open_attempts(tx, connection, now).await? {
             return Ok(Claim::Deferred(until));
         }
         if connection.outcome_unknown {
-            let until = retry_after_unknown(
-                connection,
-                last_unknown(&mut tx, connection).await?.unwrap_or(now),
-            );
+            let until = retry_after_unknown(connection, last_unknown(tx, connection).await?.unwrap_or(now));
             if until > now {
                 return Ok(Claim::Deferred(until));
             }
@@ -270,7 +283,7 @@ impl Store {
         }
         if connection.client_id != request.client_id {
             postpone(
-                &mut tx,
+                tx,
                 connection,
                 now + CLIENT_ID_CHANGED_REST,
                 Some(StatusReason::ClientIdChanged),
@@ -278,7 +291,6 @@ impl Store {
                 now,
             )
             .await?;
-            tx.commit().await?;
             return Ok(Claim::NotRefreshable(Box::new(open)));
         }
         let key = row.data_key(&self.vault, &connection.application)?;
@@ -289,8 +301,7 @@ impl Store {
         let (Some(data_key), Some(refresh_token)) = (key, token) else {
             return Ok(Claim::NotRefreshable(Box::new(open)));
         };
-        let attempt = self.insert_attempt(&mut tx, connection, request).await?;
-        tx.commit().await?;
+        let attempt = self.insert_attempt(tx, connection, request).await?;
         Ok(Claim::Claimed(Box::new(ClaimedRefresh {
             attempt,
             open,
@@ -367,7 +378,8 @@ impl Store {
         Ok(stored)
     }
 
-    /// Writes down how an attempt failed. False when the row has moved on: then only the attempt is finished.
+    /// Writes down how an attempt failed. False when the row has moved on: then only the attempt is finished. False too when
+    /// somebody else gave the attempt up after its lease: what that made of the row stands.
     pub async fn store_failed(
         &self,
         attempt: &RefreshAttempt,
@@ -375,6 +387,10 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.database.begin().await?;
+        if !is_still_open(&mut tx, attempt).await? {
+            tx.rollback().await?;
+            return Ok(false);
+        }
         let stored = update_connection(&mut tx, &failed.next, attempt.generation).await?;
         if stored {
             for event in &failed.events {
@@ -496,6 +512,22 @@ async fn abandon_open_attempts(
     };
     postpone(tx, &abandoned, until, connection.status_reason, 1, now).await?;
     Ok(Some(until))
+}
+
+/// Whether an attempt was not given up by somebody else, who then cannot do so until the transaction ends.
+async fn is_still_open(tx: &mut Tx, attempt: &RefreshAttempt) -> Result<bool, StoreError> {
+    if tx.is_postgres() {
+        within!(tx, |c| sqlx::query(LOCK_CONNECTION)
+            .bind(attempt.connection_id.as_str())
+            .execute(c)
+            .await
+            .map(drop))?;
+    }
+    let open: i64 = within!(tx, |c| sqlx::query_scalar(IS_OPEN)
+        .bind(attempt.id.as_str())
+        .fetch_one(c)
+        .await)?;
+    Ok(open == 1)
 }
 
 async fn last_unknown(tx: &mut Tx, connection: &Connection) -> Result<Option<DateTime<Utc>>, StoreError> {

@@ -59,6 +59,7 @@ on_both_engines! {
     another_client_id_spends_nothing,
     an_answer_for_an_older_generation_is_not_stored,
     a_failure_is_never_written_over_a_newer_generation,
+    a_late_failure_of_an_attempt_that_was_given_up_changes_nothing,
     a_revoke_destroys_key_and_tokens_and_stays,
     two_revokes_tell_it_once,
     a_refresh_leaves_the_metadata_alone,
@@ -718,6 +719,43 @@ async fn a_failure_is_never_written_over_a_newer_generation(stage: Stage) {
         Some(RefreshOutcome::GrantRejected),
         "what happened is kept all the same"
     );
+}
+
+async fn a_late_failure_of_an_attempt_that_was_given_up_changes_nothing(stage: Stage) {
+    let id = stage.connect("seller-1", 7).await.id;
+    let paused = stage.claimed(&id).await;
+    let lease_over = start() + Duration::seconds(61);
+    Stage::claim_at(&stage.store, &id, lease_over, Trigger::Schedule).await;
+    let second_spend = lease_over + Duration::minutes(10);
+    let claim = Stage::claim_at(&stage.store, &id, second_spend, Trigger::Schedule).await;
+    assert!(matches!(claim, Claim::Claimed(_)), "{claim:?}");
+    let before = stage.find("seller-1").await.unwrap();
+    let failed = FailedRefresh {
+        outcome: RefreshOutcome::Unavailable,
+        http_status: None,
+        error: None,
+        next: paused
+            .open
+            .connection
+            .clone()
+            .refresh_failed(second_spend, second_spend),
+        events: Vec::new(),
+        audit: None,
+    };
+    assert!(
+        !stage
+            .store
+            .store_failed(&paused.attempt, &failed, second_spend)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        stage.find("seller-1").await.unwrap(),
+        before,
+        "still of unknown outcome"
+    );
+    let third = Stage::claim_at(&stage.store, &id, second_spend, Trigger::Manual).await;
+    assert!(matches!(third, Claim::Busy(_)), "and still claimed: {third:?}");
 }
 
 async fn a_revoke_destroys_key_and_tokens_and_stays(stage: Stage) {
