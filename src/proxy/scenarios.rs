@@ -958,7 +958,7 @@ async fn what_is_called_is_counted_by_the_hour() {
 async fn a_payment_that_looks_like_the_one_before_is_stopped_unless_the_caller_insists() {
     let acts = (0..4).map(|_| json(201, "{}"));
     let scene = Scene::with(acts, |settings| {
-        settings.duplicate_payment_window = StdDuration::from_mins(1)
+        settings.duplicate_payment_window = StdDuration::from_mins(1);
     })
     .await;
     let pay = async |key: &str, reference: &str, allow: bool| {

@@ -106,10 +106,10 @@ async fn connect(chromium: &Chromium, demo: &Demo) {
                 .await;
         }
         assert_eq!(chromium.text(&format!("html[lang={language}] h1")).await, title);
-        chromium.keep_picture(&format!("landing-{language}-phone")).await;
+        chromium.look_at(&format!("landing-{language}-phone")).await;
     }
     size(chromium, DESKTOP).await;
-    chromium.keep_picture("landing-pt").await;
+    chromium.look_at("landing-pt").await;
     chromium.click("form button[type=submit]").await;
 
     chromium.wait_for("#allow").await;
@@ -119,52 +119,52 @@ async fn connect(chromium: &Chromium, demo: &Demo) {
         Some("localhost"),
         "consent is given at another site"
     );
-    chromium.keep_picture("consent").await;
+    chromium.look_at("consent").await;
     chromium.click("#allow").await;
 
     assert_eq!(
         chromium.text("body.seller .status-icon.good ~ .heading h1").await,
         "Account connected"
     );
-    chromium.keep_picture("connected").await;
+    chromium.look_at("connected").await;
 }
 
 /// Signs in, with a wrong password first.
-async fn sign_in(chromium: &Chromium, demo: &Demo) {
+async fn sign_in(chromium: &Chromium, demo: &Demo, look: &str) {
     chromium.open(&demo.console).await;
     chromium.type_into("#email", &demo.email).await;
     chromium.type_into("#password", "not the password").await;
-    chromium.keep_picture("sign-in").await;
+    chromium.look_at(&format!("sign-in{look}")).await;
     chromium.click("form button[type=submit]").await;
     chromium.wait_for("#problem").await;
-    chromium.keep_picture("sign-in-refused").await;
+    chromium.look_at(&format!("sign-in-refused{look}")).await;
     chromium.type_into("#password", &demo.password).await;
     chromium.click("form button[type=submit]").await;
     chromium.wait_for("body.console main#main").await;
-    chromium.keep_picture("overview").await;
+    chromium.look_at(&format!("overview{look}")).await;
 }
 
 /// Finds the seller in the console and revokes, with confirmation.
 async fn revoke(chromium: &Chromium) {
     chromium.click("nav a[href='/console/connections']").await;
     assert_eq!(chromium.text("table tbody th a").await, "demo-seller");
-    chromium.keep_picture("connections").await;
+    chromium.look_at("connections").await;
     size(chromium, PHONE).await;
-    chromium.keep_picture("connections-phone").await;
+    chromium.look_at("connections-phone").await;
     size(chromium, DESKTOP).await;
     chromium.click("table tbody th a").await;
     assert_eq!(chromium.text("main h1").await, "demo-seller");
-    chromium.keep_picture("connection").await;
+    chromium.look_at("connection").await;
     chromium.click("main a.danger[href$='/revoke']").await;
     chromium.wait_for("main form[action$='/revoke']").await;
-    chromium.keep_picture("revoke-confirmation").await;
+    chromium.look_at("revoke-confirmation").await;
     chromium.click("main form[action$='/revoke'] button.danger").await;
     chromium
         .wait_for("main [role=status], .notice[role=status]")
         .await;
     let head = chromium.text("main .head").await;
     assert!(head.contains("revoked"), "{head}");
-    chromium.keep_picture("revoked").await;
+    chromium.look_at("revoked").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,9 +175,28 @@ async fn a_newcomer_connects_a_seller_and_revokes_it_in_the_console() {
     let demo = Demo::start();
     connect(&chromium, &demo).await;
     assert_eq!(demo.call().await, (200, String::new()));
-    sign_in(&chromium, &demo).await;
+    sign_in(&chromium, &demo, "").await;
     revoke(&chromium).await;
     assert_eq!(demo.call().await, (409, "connection_revoked".to_owned()));
+    chromium.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_prefers_dark_pages_gets_them() {
+    let Some(chromium) = Chromium::start_with(&["--force-dark-mode"]).await else {
+        return;
+    };
+    let demo = Demo::start();
+    assert!(
+        chromium
+            .holds("matchMedia('(prefers-color-scheme: dark)').matches")
+            .await
+    );
+    chromium.open(&demo.link).await;
+    chromium.look_at("landing-dark").await;
+    sign_in(&chromium, &demo, "-dark").await;
+    chromium.open(&format!("{}/api-keys", demo.console)).await;
+    chromium.look_at("api-keys-dark").await;
     chromium.close().await;
 }
 
@@ -188,18 +207,18 @@ async fn the_other_pages_of_the_console_show_in_a_browser() {
     };
     let demo = Demo::start();
     size(&chromium, DESKTOP).await;
-    sign_in(&chromium, &demo).await;
+    sign_in(&chromium, &demo, "").await;
     for page in ["connect-links/new", "api-keys", "team", "audit-log", "settings"] {
         let name = page.replace('/', "-");
         chromium.open(&format!("{}/{page}", demo.console)).await;
         chromium.wait_for("body.console main h1").await;
-        chromium.keep_picture(&name).await;
+        chromium.look_at(&name).await;
         size(&chromium, PHONE).await;
-        chromium.keep_picture(&format!("{name}-phone")).await;
+        chromium.look_at(&format!("{name}-phone")).await;
         size(&chromium, DESKTOP).await;
     }
     chromium.open(&demo.console.replace("/console", "/docs")).await;
     chromium.wait_for("h1").await;
-    chromium.keep_picture("docs").await;
+    chromium.look_at("docs").await;
     chromium.close().await;
 }

@@ -10,10 +10,16 @@ use std::time::Duration;
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const COMES_WITHIN: Duration = Duration::from_secs(30);
+
+/// The accessibility checker.
+const AXE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/target/suite-tools/node/node_modules/axe-core/axe.min.js"
+);
 
 /// Nothing of it goes anywhere but to the pages under test.
 const ARGUMENTS: [&str; 9] = [
@@ -38,18 +44,14 @@ pub(crate) struct Chromium {
 impl Chromium {
     /// Starts it; none where it is not installed.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With more arguments.
+    pub(crate) async fn start_with(more: &[&str]) -> Option<Self> {
         let (Some(driver), Some(browser)) = (find(&["chromedriver"]), find(&["chromium", "google-chrome"]))
         else {
-            let required = std::env::var("REQUIRE_ALL_SUITES").is_ok_and(|value| value == "1");
-            assert!(
-                !required,
-                "Chromium and its driver are not installed, and REQUIRE_ALL_SUITES=1 leaves no suite out"
-            );
-            // Straight to the stream: the test harness hides what `eprintln!` writes in a test that passes.
-            let _ = writeln!(
-                std::io::stderr(),
-                "\n*** LEFT OUT: tests in a browser, because Chromium or its driver is not installed ***\n"
-            );
+            leave_out("tests in a browser", "Chromium or its driver is not installed");
             return None;
         };
         let profile = tempfile::tempdir().unwrap();
@@ -72,7 +74,11 @@ impl Chromium {
                 Some(rest.trim_end_matches('.').to_owned())
             })
             .expect("the driver says its port");
-        let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
+        let mut arguments: Vec<_> = ARGUMENTS
+            .iter()
+            .chain(more)
+            .map(|&argument| argument.to_owned())
+            .collect();
         arguments.push(format!(
             "--user-data-dir={}",
             profile.path().join("profile").display()
@@ -124,9 +130,9 @@ impl Chromium {
         answer.unwrap() == json!(true)
     }
 
-    /// Keeps a picture of the page under `target/screenshots`, and checks what a picture shows at a glance: the styles are
-    /// there, and nothing is wider than the window.
-    pub(crate) async fn keep_picture(&self, name: &str) {
+    /// Keeps a picture of the page, and checks what can be checked without eyes: the styles are there, nothing is wider
+    /// than the window, and axe-core finds no barrier for people with disabilities.
+    pub(crate) async fn look_at(&self, name: &str) {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         let picture = self.client.screenshot().await.unwrap();
@@ -141,6 +147,24 @@ impl Chromium {
                 .await,
             "{name} is wider than the window"
         );
+        let barriers = self.barriers().await;
+        assert!(barriers.is_empty(), "{name}: {barriers:#?}");
+    }
+
+    /// What axe-core finds on the page.
+    async fn barriers(&self) -> Vec<Value> {
+        let Ok(axe) = std::fs::read_to_string(AXE) else {
+            leave_out(
+                "accessibility checks",
+                "axe-core is not in `target/suite-tools`; `.ci/run` puts it there",
+            );
+            return Vec::new();
+        };
+        self.client.execute(&axe, vec![]).await.unwrap();
+        let run = "const done = arguments[0]; axe.run(document).then(found => done(found.violations.map(violation => \
+                   ({ rule: violation.id, help: violation.help, nodes: violation.nodes.map(node => node.html) }))))";
+        let found = self.client.execute_async(run, vec![]).await.unwrap();
+        found.as_array().unwrap().clone()
     }
 
     pub(crate) async fn close(self) {
@@ -154,6 +178,14 @@ impl Drop for Chromium {
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.driver.wait();
     }
+}
+
+/// Says that a suite is left out, or fails where none may be.
+fn leave_out(suite: &str, why: &str) {
+    let required = std::env::var("REQUIRE_ALL_SUITES").is_ok_and(|value| value == "1");
+    assert!(!required, "{why}, and REQUIRE_ALL_SUITES=1 leaves no suite out");
+    // Straight to the stream: the test harness hides what `eprintln!` writes in a test that passes.
+    let _ = writeln!(std::io::stderr(), "\n*** LEFT OUT: {suite}: {why} ***\n");
 }
 
 fn find(names: &[&str]) -> Option<PathBuf> {
