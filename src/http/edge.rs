@@ -169,7 +169,7 @@ impl Form {
                     .strip_prefix(prefix)
                     .is_some_and(|rest| rest.starts_with('/'))
         };
-        if below("/console") || path.starts_with("/console/connections.csv") || below("/docs") {
+        if below("/console") || below("/docs") {
             Self::Console
         } else if below("/connect") || below("/oauth") {
             Self::Seller

@@ -16,6 +16,7 @@ mod team;
 mod tests;
 
 use axum::Router;
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
 
@@ -33,6 +34,7 @@ const ROWS: u32 = 50;
 
 pub(super) fn router() -> Router<AppState> {
     Router::new()
+        .route("/", get(|| async { Redirect::to("/console") }))
         .route("/console", get(overview::show_overview))
         .route(
             "/console/sign-in",

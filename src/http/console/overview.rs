@@ -123,7 +123,7 @@ fn tone(action: &str) -> Tone {
 
 /// `connection.reconnect_required` as `Connection reconnect required`.
 fn sentence(action: &str) -> String {
-    let words = action.replace(['.', '_'], " ");
+    let words = action.replace(['.', '_'], " ").replace("api key", "API key");
     let mut characters = words.chars();
     characters.next().map_or_else(String::new, |first| {
         first.to_uppercase().chain(characters).collect()

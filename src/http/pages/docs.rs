@@ -5,6 +5,13 @@ use serde_json::Value;
 
 use crate::http::branding::Chrome;
 
+/// A piece of a text: words, or code.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) is_code: bool,
+    pub(crate) text: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: String,
@@ -17,7 +24,7 @@ pub(crate) struct Operation {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) summary: String,
-    pub(crate) description: String,
+    pub(crate) description: Vec<Piece>,
     pub(crate) scope: Option<String>,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Option<String>,
@@ -30,20 +37,20 @@ pub(crate) struct Parameter {
     pub(crate) location: String,
     pub(crate) kind: String,
     pub(crate) required: bool,
-    pub(crate) description: String,
+    pub(crate) description: Vec<Piece>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: String,
-    pub(crate) description: String,
+    pub(crate) description: Vec<Piece>,
     pub(crate) schema: Option<String>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Schema {
     pub(crate) name: String,
-    pub(crate) description: String,
+    pub(crate) description: Vec<Piece>,
     pub(crate) members: Vec<Member>,
 }
 
@@ -52,14 +59,14 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) required: bool,
-    pub(crate) description: String,
+    pub(crate) description: Vec<Piece>,
 }
 
 #[derive(Debug, Template)]
 #[template(path = "docs.html")]
 pub(crate) struct Docs {
     chrome: Chrome,
-    introduction: String,
+    introduction: Vec<Piece>,
     groups: Vec<Group>,
     schemas: Vec<Schema>,
 }
@@ -81,9 +88,16 @@ impl Docs {
                 }
             }
         }
+        let tags: Vec<_> = document["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|tag| text(&tag["name"]))
+            .collect();
+        groups.sort_by_key(|group| tags.iter().position(|tag| *tag == group.name));
         Self {
             chrome,
-            introduction: text(&document["info"]["description"]),
+            introduction: prose(&document["info"]["description"]),
             groups,
             schemas: entries(&document["components"]["schemas"])
                 .map(|(name, schema)| read_schema(name, schema))
@@ -102,11 +116,11 @@ fn read_operation(path: &str, method: &str, operation: &Value) -> Operation {
             location: text(&parameter["in"]),
             kind: kind(&parameter["schema"]),
             required: parameter["required"] == true,
-            description: text(&parameter["description"]),
+            description: prose(&parameter["description"]),
         });
     let answers = entries(&operation["responses"]).map(|(status, answer)| Answer {
         status: status.to_owned(),
-        description: text(&answer["description"]),
+        description: prose(&answer["description"]),
         schema: entries(&answer["content"])
             .next()
             .and_then(|(_, content)| reference(&content["schema"])),
@@ -123,7 +137,7 @@ fn read_operation(path: &str, method: &str, operation: &Value) -> Operation {
         method: method.to_owned(),
         path: path.to_owned(),
         summary: text(&operation["summary"]),
-        description: text(&operation["description"]),
+        description: prose(&operation["description"]),
         scope,
         parameters: parameters.collect(),
         body: entries(&operation["requestBody"]["content"])
@@ -144,11 +158,11 @@ fn read_schema(name: &str, schema: &Value) -> Schema {
         name: member.to_owned(),
         kind: kind(property),
         required: required.contains(&member),
-        description: text(&property["description"]),
+        description: prose(&property["description"]),
     });
     Schema {
         name: name.to_owned(),
-        description: text(&schema["description"]),
+        description: prose(&schema["description"]),
         members: members.collect(),
     }
 }
@@ -159,6 +173,18 @@ fn entries(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
         .into_iter()
         .flatten()
         .map(|(name, value)| (name.as_str(), value))
+}
+
+/// A description, with what stands between backticks as code.
+fn prose(value: &Value) -> Vec<Piece> {
+    let pieces = value.as_str().unwrap_or_default().split('`').enumerate();
+    pieces
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(index, text)| Piece {
+            is_code: index % 2 == 1,
+            text: text.to_owned(),
+        })
+        .collect()
 }
 
 fn text(value: &Value) -> String {
@@ -203,6 +229,19 @@ fn kind(schema: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        let piece = |is_code, text: &str| Piece {
+            is_code,
+            text: text.to_owned(),
+        };
+        let pieces = prose(&Value::from("`status` is `active`"));
+        assert_eq!(
+            pieces,
+            [piece(true, "status"), piece(false, " is "), piece(true, "active")]
+        );
+    }
 
     #[test]
     fn a_type_is_told_in_a_few_words() {

@@ -83,9 +83,10 @@ fn relative(distance: Duration) -> String {
     let seconds = seconds.unsigned_abs();
     let (number, unit) = match seconds {
         0..45 => return (if ago { "just now" } else { "now" }).to_owned(),
-        45..3_600 => ((seconds / 60).max(1), "minute"),
-        3_600..172_800 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
+        // To the nearest unit: a link of a day just made ends in 24 hours, not in 23.
+        45..3_570 => ((seconds + 30) / 60, "minute"),
+        3_570..171_000 => ((seconds + 1_800) / 3_600, "hour"),
+        _ => ((seconds + 43_200) / 86_400, "day"),
     };
     let plural = if number == 1 { "" } else { "s" };
     if ago {
@@ -132,7 +133,8 @@ mod tests {
             (Duration::minutes(59), "in 59 minutes"),
             (Duration::hours(-2), "2 hours ago"),
             (Duration::hours(47), "in 47 hours"),
-            (Duration::days(180), "in 180 days"),
+            (Duration::days(1) - Duration::seconds(1), "in 24 hours"),
+            (Duration::days(180) - Duration::seconds(1), "in 180 days"),
         ] {
             assert_eq!(relative(distance), expected);
         }
