@@ -16,7 +16,7 @@ use crate::domain::random::Random;
 use crate::storage::{ReplicaReport, Store, StoreError};
 
 /// How often a replica reports.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+pub const REPORT_INTERVAL: Duration = Duration::from_mins(1);
 /// The part of a lease by which a clock may be off.
 const MOST_SKEW: i32 = 4;
 
@@ -68,7 +68,7 @@ impl Replica {
                 "this replica's clock differs too much from the database's: it claims nothing until its clock is set right"
             ),
             (Some(_), None) => {
-                tracing::info!("this replica's clock is right again: it claims work as before")
+                tracing::info!("this replica's clock is right again: it claims work as before");
             }
             _ => {}
         }

@@ -8,7 +8,7 @@
 mod listeners;
 mod workers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,12 +86,7 @@ impl App {
         let Seams { clock, random } = seams;
         let tls = config.tls.as_ref().map(listeners::tls_config).transpose()?;
         let branding = load_branding(&config.branding)?;
-        let rescue = RescueDir::open(&config.refresh.rescue_dir).with_context(|| {
-            format!(
-                "RESCUE_DIR: {} cannot be opened",
-                config.refresh.rescue_dir.display()
-            )
-        })?;
+        let rescue = open_rescue(&config.refresh.rescue_dir)?;
         let store = Store::open(
             &config.database_url,
             Vault::new(config.keyring.clone()),
@@ -261,6 +256,10 @@ impl App {
         self.state.replica.leave(&self.state.store).await;
         self.state.store.close().await;
     }
+}
+
+fn open_rescue(path: &Path) -> anyhow::Result<RescueDir> {
+    RescueDir::open(path).with_context(|| format!("RESCUE_DIR: {} cannot be opened", path.display()))
 }
 
 fn load_branding(settings: &crate::config::Branding) -> anyhow::Result<Branding> {

@@ -468,11 +468,11 @@ async fn an_import_does_not_replace_a_connection_but_follows_a_revoke(stage: Sta
 
 async fn a_state_is_consumed_once_by_a_hundred_parallel_callbacks(stage: Stage) {
     let link = stage.link("seller-1").await;
-    let (state, browser) = ([1; 32], [2; 32]);
-    stage.request(&link, state, browser).await;
+    let (state_hash, browser_hash) = ([1; 32], [2; 32]);
+    stage.request(&link, state_hash, browser_hash).await;
     let consumed = all_at_once(&stage.replicas().await, 100, |store, _| async move {
         store
-            .consume_authorization_request(state, browser, start())
+            .consume_authorization_request(state_hash, browser_hash, start())
             .await
             .unwrap()
     })
@@ -1003,8 +1003,8 @@ async fn the_audit_log_pages_backwards_by_filter(stage: Stage) {
         let at = start() + Duration::seconds(n);
         let target = Some(format!("seller-{}", n % 2));
         let row = NewAudit {
-            at,
             target,
+            at,
             ..audit(AuditAction::ConnectionRefreshed, &seller("x"))
         };
         stage.store.record_audit(&row).await.unwrap();
@@ -1320,7 +1320,10 @@ async fn a_replica_is_live_until_it_leaves_or_falls_silent(stage: Stage) {
     }
     let live = async |now| stage.store.live_replicas(now).await.unwrap();
     assert_eq!(live(start() + Duration::minutes(2)).await.len(), 2);
-    assert_eq!(live(start() + Duration::minutes(4)).await, [alive.clone()]);
+    assert_eq!(
+        live(start() + Duration::minutes(4)).await,
+        std::slice::from_ref(&alive)
+    );
     stage.store.forget_replica(&alive.id).await.unwrap();
     assert!(live(start() + Duration::minutes(4)).await.is_empty());
 }
