@@ -6,6 +6,7 @@
 //! was chosen. Accounts, cards and money are simulated, no secret here protects anything real, and the control routes are
 //! open to whoever reaches the port: it is for development machines.
 
+mod addresses;
 mod agenda;
 mod answer;
 mod billing;
@@ -13,6 +14,7 @@ mod caller;
 mod card_tokens;
 mod cards;
 mod catalogue;
+mod chargebacks;
 mod consent;
 mod control;
 mod customer_fields;
@@ -26,6 +28,8 @@ mod invoices;
 mod notifications;
 mod oauth;
 mod options;
+mod order;
+mod orders;
 mod pages;
 mod payment;
 mod payment_request;
@@ -34,6 +38,7 @@ mod payment_update;
 mod payments;
 mod persist;
 mod plans;
+mod preferences;
 mod recorder;
 mod refunds;
 mod server;
@@ -210,6 +215,45 @@ fn routes(world: Arc<World>) -> Router {
             "/v1/customers/{id}/cards/{card_id}",
             get(cards::show).put(cards::update).delete(cards::delete),
         )
+        .route(
+            "/v1/customers/{id}/addresses",
+            get(addresses::list).post(addresses::create),
+        )
+        .route(
+            "/v1/customers/{id}/addresses/{address_id}",
+            get(addresses::show)
+                .put(addresses::update)
+                .delete(addresses::delete),
+        )
+        .route("/v1/chargebacks/search", get(chargebacks::search))
+        .route(
+            "/v1/chargebacks/{id}",
+            get(chargebacks::show).put(chargebacks::document),
+        )
+        .route("/v1/orders", get(orders::search).post(orders::create))
+        .route("/v1/orders/{id}", get(orders::show))
+        .route("/v1/orders/{id}/transactions", post(orders::add_transaction))
+        .route(
+            "/v1/orders/{id}/transactions/{transaction_id}",
+            put(orders::update_transaction).delete(orders::delete_transaction),
+        )
+        .route("/v1/orders/{id}/{action}", post(orders::act))
+        .route("/checkout/preferences", post(preferences::create))
+        .route("/checkout/preferences/search", get(preferences::search))
+        .route(
+            "/checkout/preferences/{id}",
+            get(preferences::show).put(preferences::update),
+        )
+        .route("/merchant_orders", post(preferences::create_merchant_order))
+        .route(
+            "/merchant_orders/search",
+            get(preferences::search_merchant_orders),
+        )
+        .route(
+            "/merchant_orders/{id}",
+            get(preferences::show_merchant_order).put(preferences::update_merchant_order),
+        )
+        .route("/preapproval/export", get(subscriptions::export))
         .route("/preapproval_plan", post(plans::create))
         .route("/preapproval_plan/search", get(plans::search))
         .route("/preapproval_plan/{id}", get(plans::show).put(plans::update))

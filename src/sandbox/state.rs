@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::card_tokens::CardTokens;
 use super::customers::Customer;
@@ -17,6 +18,7 @@ use super::grants::{EndReason, Grants};
 use super::input::Amount;
 use super::notifications::Outbox;
 use super::options::{Client, SandboxOptions};
+use super::order::Order;
 use super::payment::Payment;
 use super::persist::SellerRecord;
 use super::recorder::Recorder;
@@ -59,9 +61,27 @@ pub(super) struct Books {
     pub(super) plans: BTreeMap<String, Plan>,
     pub(super) subscriptions: BTreeMap<String, Subscription>,
     pub(super) invoices: BTreeMap<u64, AuthorizedPayment>,
+    #[serde(default)]
+    pub(super) preferences: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) merchant_orders: BTreeMap<u64, Value>,
+    #[serde(default)]
+    pub(super) orders: BTreeMap<String, Order>,
+    /// Idempotency keys of orders, and what each answered.
+    #[serde(default)]
+    pub(super) order_keys: HashMap<String, OrderReplay>,
     /// What the clock will bring about, earliest first.
     #[serde(with = "pairs")]
     pub(super) agenda: BTreeMap<(DateTime<Utc>, u64), Due>,
+}
+
+/// What an idempotency key of the Orders API stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct OrderReplay {
+    pub(super) at: DateTime<Utc>,
+    pub(super) hash: Vec<u8>,
+    pub(super) status: u16,
+    pub(super) body: String,
 }
 
 /// A map whose keys are no strings, as a list of pairs.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
@@ -471,4 +472,34 @@ pub(super) async fn search(caller: Caller, RawQuery(query): RawQuery) -> Answer 
         .map(|s| &s.shown)
         .collect();
     Ok(json_answer(StatusCode::OK, &Found { paging, results }))
+}
+
+/// `GET /preapproval/export`: a CSV file.
+pub(super) async fn export(caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    use std::fmt::Write as _;
+    let query = super::customer_search::query_map(query.as_deref());
+    if query
+        .get("collector_id")
+        .is_none_or(|id| *id != caller.seller.user_id.to_string())
+    {
+        return Err(wrong("collector_id must be the seller's"));
+    }
+    let books = caller.seller.books();
+    let mut csv = String::from("id,status,payer_id,reason,transaction_amount,currency_id,date_created\n");
+    for subscription in matching(&books, &query) {
+        let shown = &subscription.shown;
+        let status = serde_json::to_value(shown.status).unwrap_or_default();
+        let amount = serde_json::to_string(&shown.auto_recurring.transaction_amount).unwrap_or_default();
+        let _ = writeln!(
+            csv,
+            "{},{},{},\"{}\",{amount},{},{}",
+            shown.id,
+            status.as_str().unwrap_or(""),
+            shown.payer_id,
+            shown.reason.replace('"', "\"\""),
+            shown.auto_recurring.currency_id,
+            shown.date_created,
+        );
+    }
+    Ok(([(http::header::CONTENT_TYPE, "text/csv")], csv).into_response())
 }

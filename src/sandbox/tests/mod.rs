@@ -1,10 +1,12 @@
 //! The sandbox as its users see it: through its routes, in process, with a clock that stands still until told.
 
 mod cards;
+mod documents;
 mod faults;
 mod notifications;
 mod oauth;
 mod openapi;
+mod orders;
 mod pages;
 mod payments;
 mod state;

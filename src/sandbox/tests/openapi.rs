@@ -245,11 +245,7 @@ impl Checked<'_> {
         let path = path.split('?').next().unwrap();
         if let Some(faults) = self.description.check(method, path, status, body) {
             let told: Vec<_> = faults.iter().map(|fault| (&fault.place, &fault.says)).collect();
-            assert!(
-                told.is_empty(),
-                "{method} {path} {status}: {told:#?}
-{body:#}"
-            );
+            assert!(told.is_empty(), "{method} {path} {status}: {told:#?}\n{body:#}");
             let template = self.description.template(path).unwrap();
             self.answers
                 .borrow_mut()
@@ -404,6 +400,57 @@ async fn subscriptions(story: &Checked<'_>) {
     story.call("GET", "/preapproval/0", Value::Null).await;
 }
 
+async fn the_rest(story: &Checked<'_>) {
+    let token = story.connected.card_token(MASTER, "APRO").await;
+    let order = json!({
+        "type": "online", "total_amount": "10.00", "payer": { "email": "a@b.co" },
+        "transactions": { "payments": [{
+            "amount": "10.00", "payment_method": { "id": "master", "type": "credit_card", "token": token },
+        }] },
+    });
+    let order = story.call("POST", "/v1/orders", order).await;
+    story.call("POST", "/v1/orders", json!({})).await;
+    let path = format!("/v1/orders/{}", text(&order["id"]));
+    story.call("GET", &path, Value::Null).await;
+    story.call("GET", "/v1/orders/1", Value::Null).await;
+    story
+        .call(
+            "GET",
+            "/v1/orders?begin_date=2026-01-01T00:00:00Z&end_date=2027-01-01T00:00:00Z",
+            Value::Null,
+        )
+        .await;
+    let preference = json!({ "items": [{ "title": "Shirt", "quantity": 1, "unit_price": 9.5 }] });
+    let preference = story.call("POST", "/checkout/preferences", preference).await;
+    story
+        .call(
+            "GET",
+            &format!("/checkout/preferences/{}", text(&preference["id"])),
+            Value::Null,
+        )
+        .await;
+    story
+        .call("GET", "/checkout/preferences/search", Value::Null)
+        .await;
+    let order = story.call("POST", "/merchant_orders", json!({})).await;
+    story
+        .call("GET", &format!("/merchant_orders/{}", order["id"]), Value::Null)
+        .await;
+    story.call("GET", "/merchant_orders/1", Value::Null).await;
+    let paid = story.connected.pay("APRO").await;
+    let status = format!("/_sandbox/payments/{}/status", paid["id"]);
+    control(
+        &story.connected.sandbox,
+        &status,
+        json!({ "status": "charged_back" }),
+    )
+    .await;
+    story
+        .call("GET", &format!("/v1/chargebacks/{}", paid["id"]), Value::Null)
+        .await;
+    story.call("GET", "/v1/chargebacks/1", Value::Null).await;
+}
+
 #[tokio::test]
 async fn every_answer_is_valid_by_mercado_pagos_own_description() {
     let Some(description) = Description::load() else {
@@ -419,6 +466,7 @@ async fn every_answer_is_valid_by_mercado_pagos_own_description() {
     payments(&story).await;
     customers(&story).await;
     subscriptions(&story).await;
+    the_rest(&story).await;
     for path in [
         "/v1/payment_methods",
         "/v1/payment_methods/installments?payment_method_id=visa&amount=100",
@@ -443,5 +491,5 @@ async fn every_answer_is_valid_by_mercado_pagos_own_description() {
         story.call("GET", path, Value::Null).await;
     }
     story.call("POST", "/v1/payments", Value::Null).await;
-    assert!(story.answers.borrow().len() > 50, "{:#?}", story.answers.borrow());
+    assert!(story.answers.borrow().len() > 65, "{:#?}", story.answers.borrow());
 }
