@@ -144,6 +144,7 @@ impl Place {
              \x20             e-mail {ADMIN_EMAIL}, password {}\n\
              API key       {key}\n\
              sandbox       {sandbox}\n\
+             shop          {sandbox}storefront (after the connect link)\n\
              data          {}\n\n\
              Open the connect link in a browser and allow it; then paste these calls.\n",
             self.secrets.admin_password.expose(),

@@ -21,7 +21,7 @@ use super::input::Amount;
 use super::payment::Status;
 use super::payments::told;
 use super::sites::{SITES, Site};
-use super::state::{Seller, World};
+use super::state::{Seller, World, test_buyers};
 
 /// The control routes.
 pub(super) fn routes() -> Router<Arc<World>> {
@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<Arc<World>> {
         .route("/_sandbox/requests", get(list_requests).delete(clear_requests))
         .route("/_sandbox/notifications", get(list_notifications))
         .route("/_sandbox/sellers", get(list_sellers).post(add_sellers))
+        .route("/_sandbox/buyers", get(list_buyers))
         .route("/_sandbox/sellers/{id}/revoke", post(revoke))
         .route("/_sandbox/sellers/{id}/balance", post(set_balance))
         .route("/_sandbox/payments/{id}/status", post(settle_payment))
@@ -140,6 +141,10 @@ async fn list_notifications(State(world): State<Arc<World>>) -> Response {
 
 async fn list_sellers(State(world): State<Arc<World>>) -> Answer {
     Ok(json_answer(StatusCode::OK, &world.test_sellers()))
+}
+
+async fn list_buyers() -> Response {
+    json_answer(StatusCode::OK, &test_buyers())
 }
 
 /// `{"site_id": "MLA", "count": 1000}`

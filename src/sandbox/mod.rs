@@ -29,6 +29,7 @@ mod notifications;
 mod oauth;
 mod options;
 mod order;
+mod order_transactions;
 mod orders;
 mod pages;
 mod payment;
@@ -47,6 +48,7 @@ mod state;
 mod storefront;
 mod subscription;
 mod subscription_fields;
+mod subscription_search;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -232,10 +234,13 @@ fn routes(world: Arc<World>) -> Router {
         )
         .route("/v1/orders", get(orders::search).post(orders::create))
         .route("/v1/orders/{id}", get(orders::show))
-        .route("/v1/orders/{id}/transactions", post(orders::add_transaction))
+        .route(
+            "/v1/orders/{id}/transactions",
+            post(order_transactions::add_transaction),
+        )
         .route(
             "/v1/orders/{id}/transactions/{transaction_id}",
-            put(orders::update_transaction).delete(orders::delete_transaction),
+            put(order_transactions::update_transaction).delete(order_transactions::delete_transaction),
         )
         .route("/v1/orders/{id}/{action}", post(orders::act))
         .route("/checkout/preferences", post(preferences::create))
@@ -253,12 +258,12 @@ fn routes(world: Arc<World>) -> Router {
             "/merchant_orders/{id}",
             get(preferences::show_merchant_order).put(preferences::update_merchant_order),
         )
-        .route("/preapproval/export", get(subscriptions::export))
+        .route("/preapproval/export", get(subscription_search::export))
         .route("/preapproval_plan", post(plans::create))
         .route("/preapproval_plan/search", get(plans::search))
         .route("/preapproval_plan/{id}", get(plans::show).put(plans::update))
         .route("/preapproval", post(subscriptions::create))
-        .route("/preapproval/search", get(subscriptions::search))
+        .route("/preapproval/search", get(subscription_search::search))
         .route(
             "/preapproval/{id}",
             get(subscriptions::show).put(subscriptions::update),

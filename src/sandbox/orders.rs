@@ -34,7 +34,7 @@ fn id(world: &World, prefix: &str) -> String {
 }
 
 /// Carries a change out once per idempotency key.
-fn once(
+pub(super) fn once(
     caller: &Caller,
     headers: &HeaderMap,
     what: &str,
@@ -79,11 +79,11 @@ fn replayed(replay: &OrderReplay) -> Response {
     json_bytes(status, Bytes::from(replay.body.clone()))
 }
 
-fn value<T: serde::Serialize>(shown: &T) -> Value {
+pub(super) fn value<T: serde::Serialize>(shown: &T) -> Value {
     serde_json::to_value(shown).unwrap_or_default()
 }
 
-fn parse(body: &[u8]) -> Result<Value, Refusal> {
+pub(super) fn parse(body: &[u8]) -> Result<Value, Refusal> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(json!({}));
     }
@@ -96,7 +96,7 @@ fn parse(body: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
-fn find<'a>(books: &'a mut Books, order: &str) -> Result<&'a mut Order, Refusal> {
+pub(super) fn find<'a>(books: &'a mut Books, order: &str) -> Result<&'a mut Order, Refusal> {
     if !(order.starts_with("ORD") && order.len() == 29) {
         return Err(order_error(
             400,
@@ -213,7 +213,11 @@ fn read(world: &World, caller: &Caller, wanted: &Value) -> Result<Order, Refusal
     })
 }
 
-fn transactions(world: &World, caller: &Caller, wanted: &Value) -> Result<Vec<Transaction>, Refusal> {
+pub(super) fn transactions(
+    world: &World,
+    caller: &Caller,
+    wanted: &Value,
+) -> Result<Vec<Transaction>, Refusal> {
     let property = |name: &str| order_error(400, "property_value", &format!("{name} has no valid value"));
     let wanted = wanted.as_array().map_or(&[][..], Vec::as_slice);
     wanted
@@ -465,92 +469,4 @@ fn refund(
     order.status_detail = Word::Borrowed(if all { "refunded" } else { "partially_refunded" });
     order.last_updated_date = now;
     Ok((StatusCode::CREATED, value(order)))
-}
-
-/// `POST /v1/orders/{id}/transactions`.
-pub(super) async fn add_transaction(
-    State(world): State<Arc<World>>,
-    caller: Caller,
-    Path(order_id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    once(
-        &caller,
-        &headers,
-        &format!("{order_id}/transactions"),
-        &body,
-        |books| {
-            let wanted = parse(&body)?;
-            let payments = transactions(&world, &caller, &wanted["payments"])?;
-            let order = find(books, &order_id)?;
-            if order.status != "created" || payments.is_empty() {
-                return Err(order_error(
-                    409,
-                    "operation_not_supported",
-                    "Nothing can be added to the order now",
-                ));
-            }
-            order.transactions.payments.extend(payments.clone());
-            order.last_updated_date = Stamp(caller.now);
-            Ok((StatusCode::CREATED, json!({ "payments": payments })))
-        },
-    )
-}
-
-/// `PUT /v1/orders/{id}/transactions/{transaction_id}`.
-pub(super) async fn update_transaction(
-    caller: Caller,
-    Path((order_id, transaction_id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    once(
-        &caller,
-        &headers,
-        &format!("{order_id}/{transaction_id}"),
-        &body,
-        |books| {
-            let wanted = parse(&body)?;
-            let payment = open_transaction(find(books, &order_id)?, &transaction_id)?;
-            if let (Some(method), Some(changes)) = (
-                payment.payment_method.as_object_mut(),
-                wanted["payment_method"].as_object(),
-            ) {
-                method.extend(changes.clone());
-            }
-            Ok((StatusCode::OK, value(payment)))
-        },
-    )
-}
-
-fn open_transaction<'a>(order: &'a mut Order, id: &str) -> Result<&'a mut Transaction, Refusal> {
-    if order.status != "created" {
-        return Err(order_error(
-            409,
-            "operation_not_supported",
-            "The order is not in status created",
-        ));
-    }
-    let payment = order
-        .transactions
-        .payments
-        .iter_mut()
-        .find(|payment| payment.id == id);
-    payment.ok_or_else(|| order_error(404, "transaction_not_found", "Transaction not found"))
-}
-
-/// `DELETE /v1/orders/{id}/transactions/{transaction_id}`.
-pub(super) async fn delete_transaction(
-    caller: Caller,
-    Path((order_id, transaction_id)): Path<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let mut books = caller.seller.books();
-    let order = find(&mut books, &order_id)?;
-    open_transaction(order, &transaction_id)?;
-    order
-        .transactions
-        .payments
-        .retain(|payment| payment.id != transaction_id);
-    Ok(StatusCode::NO_CONTENT)
 }

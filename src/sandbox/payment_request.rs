@@ -12,6 +12,7 @@ use super::customers::empty_object;
 use super::input::{Amount, Fields};
 use super::payment::{Payer, Word};
 use super::sites::{Method, Site};
+use super::state::account_of;
 
 /// Installments that a card may be charged in.
 pub(super) const MAX_INSTALLMENTS: i64 = 36;
@@ -206,6 +207,16 @@ fn payer(fields: &Fields<'_>, caller: &Caller) -> Result<Payer, Refusal> {
     if id.as_deref() == Some(&*caller.seller.user_id.to_string()) {
         return Err(Refusal::bad(2060, "The customer can't be equal to the collector"));
     }
+    let account = email.as_deref().and_then(account_of);
+    if let Some((_, Some(site))) = account
+        && site.id != caller.seller.site.id
+    {
+        return Err(Refusal::bad(2034, "Invalid users involved"));
+    }
+    let (kind, id) = match (kind, id, account) {
+        ("guest", None, Some((account, _))) => ("registered", Some(account.to_string())),
+        (kind, id, _) => (kind, id),
+    };
     let identification = match payer.object("identification") {
         Ok(Some(document)) => Identification::read(&document).ok(),
         Ok(None) => Some(Identification::default()),

@@ -44,6 +44,43 @@ pub struct TestSeller {
     pub public_key: String,
 }
 
+/// A test buyer's account: pays with its e-mail address, and is registered in its country.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct TestBuyer {
+    pub(super) user_id: u64,
+    pub(super) email: String,
+    pub(super) site_id: &'static str,
+}
+
+/// The test buyers.
+pub(super) fn test_buyers() -> Vec<TestBuyer> {
+    let of_site = |(site, first): (&'static Site, u64)| {
+        (first + 1..=first + BUYERS_PER_SITE).map(|user_id| TestBuyer {
+            user_id,
+            email: format!("test_user_{user_id}@testuser.com"),
+            site_id: site.id,
+        })
+    };
+    SITES
+        .iter()
+        .zip((FIRST_BUYER..).step_by(1000))
+        .flat_map(of_site)
+        .collect()
+}
+
+/// The account behind a test user's e-mail address, and its country, as far as the address tells.
+pub(super) fn account_of(email: &str) -> Option<(u64, Option<&'static Site>)> {
+    let id = email
+        .strip_prefix("test_user_")?
+        .strip_suffix("@testuser.com")?
+        .parse()
+        .ok()?;
+    let own =
+        (FIRST_SELLER..FIRST_SELLER + 7000).contains(&id) || (FIRST_BUYER..FIRST_BUYER + 7000).contains(&id);
+    let index = usize::try_from(id % 1_000_000 / 1000).ok()?;
+    Some((id, SITES.get(index).filter(|_| own)))
+}
+
 /// What is written down for one account. Everything in it belongs to that account alone.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Books {
@@ -192,6 +229,8 @@ pub(super) struct World {
 
 const SELLERS_PER_SITE: u64 = 3;
 const FIRST_SELLER: u64 = 241_000_000;
+const BUYERS_PER_SITE: u64 = 2;
+const FIRST_BUYER: u64 = 341_000_000;
 const FIRST_OWNER: u64 = 120_000_000;
 /// Payments, refunds, cards and invoices have ids of eleven digits and more, as today at Mercado Pago.
 const FIRST_ID: u64 = 100_000_000_000;

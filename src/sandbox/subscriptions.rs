@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
-use axum::response::IntoResponse as _;
+use axum::extract::{Path, State};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
@@ -19,7 +18,7 @@ use super::customer_fields::is_email;
 use super::input::Fields;
 use super::payment::Status;
 use super::payments::by_cardholder;
-use super::state::{Books, Seller, World};
+use super::state::{Books, Seller, World, account_of};
 use super::subscription::{AutoRecurring, Plan, Shown, State as SubscriptionState, Subscription, Summarized};
 use super::subscription_fields::{Recurring, back_url, text, wrong};
 
@@ -298,6 +297,11 @@ fn payer(fields: &Fields<'_>, caller: &Caller) -> Result<String, Refusal> {
     if email == caller.seller.email {
         return Err(wrong("Payer and collector cannot be the same user"));
     }
+    if let Some((_, Some(site))) = account_of(&email)
+        && site.id != caller.seller.site.id
+    {
+        return Err(wrong("Cannot operate between different countries"));
+    }
     if !caller.access.live_mode && !email.ends_with("@testuser.com") {
         return Err(wrong("Both payer and collector must be real or test users"));
     }
@@ -415,91 +419,4 @@ fn change_status(
         _ => {}
     }
     Ok(())
-}
-
-/// The subscriptions that a query asks for, oldest first.
-pub(super) fn matching<'a>(
-    books: &'a Books,
-    query: &std::collections::HashMap<String, String>,
-) -> Vec<&'a Subscription> {
-    let is = |name: &str, value: &str| query.get(name).is_none_or(|wanted| wanted == value);
-    let mut found: Vec<&Subscription> = books
-        .subscriptions
-        .values()
-        .filter(|subscription| {
-            let shown = &subscription.shown;
-            let status = serde_json::to_value(shown.status).unwrap_or_default();
-            let amount = serde_json::to_string(&shown.auto_recurring.transaction_amount).unwrap_or_default();
-            is("payer_email", &shown.payer_email)
-                && is("payer_id", &shown.payer_id.to_string())
-                && is(
-                    "preapproval_plan_id",
-                    shown.preapproval_plan_id.as_deref().unwrap_or(""),
-                )
-                && is(
-                    "external_reference",
-                    shown.external_reference.as_deref().unwrap_or(""),
-                )
-                && is("status", status.as_str().unwrap_or(""))
-                && is("transaction_amount", &amount)
-                && is("semaphore", shown.summarized.semaphore.as_deref().unwrap_or(""))
-                && query.get("q").is_none_or(|text| {
-                    shown.reason.contains(text) || shown.payer_email.contains(text) || shown.id == *text
-                })
-        })
-        .collect();
-    found.sort_by_key(|subscription| subscription.shown.date_created);
-    let sort = query.get("sort").map_or("", String::as_str);
-    if sort.ends_with(":desc") || query.get("criteria").is_some_and(|criteria| criteria == "desc") {
-        found.reverse();
-    }
-    found
-}
-
-/// `GET /preapproval/search`.
-pub(super) async fn search(caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    use super::customer_search::{Found, page_of, query_map};
-    const DEFAULT_LIMIT: usize = 30;
-    let query = query_map(query.as_deref());
-    let (limit, offset) = page_of(&query, DEFAULT_LIMIT).ok_or_else(|| wrong("Invalid paging"))?;
-    let books = caller.seller.books();
-    let found = matching(&books, &query);
-    let paging = serde_json::json!({ "limit": limit, "offset": offset, "total": found.len() });
-    let results: Vec<&Shown> = found
-        .into_iter()
-        .skip(offset)
-        .take(limit)
-        .map(|s| &s.shown)
-        .collect();
-    Ok(json_answer(StatusCode::OK, &Found { paging, results }))
-}
-
-/// `GET /preapproval/export`: a CSV file.
-pub(super) async fn export(caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    use std::fmt::Write as _;
-    let query = super::customer_search::query_map(query.as_deref());
-    if query
-        .get("collector_id")
-        .is_none_or(|id| *id != caller.seller.user_id.to_string())
-    {
-        return Err(wrong("collector_id must be the seller's"));
-    }
-    let books = caller.seller.books();
-    let mut csv = String::from("id,status,payer_id,reason,transaction_amount,currency_id,date_created\n");
-    for subscription in matching(&books, &query) {
-        let shown = &subscription.shown;
-        let status = serde_json::to_value(shown.status).unwrap_or_default();
-        let amount = serde_json::to_string(&shown.auto_recurring.transaction_amount).unwrap_or_default();
-        let _ = writeln!(
-            csv,
-            "{},{},{},\"{}\",{amount},{},{}",
-            shown.id,
-            status.as_str().unwrap_or(""),
-            shown.payer_id,
-            shown.reason.replace('"', "\"\""),
-            shown.auto_recurring.currency_id,
-            shown.date_created,
-        );
-    }
-    Ok(([(http::header::CONTENT_TYPE, "text/csv")], csv).into_response())
 }

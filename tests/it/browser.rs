@@ -13,6 +13,7 @@ struct Demo {
     child: Child,
     link: String,
     console: String,
+    shop: String,
     email: String,
     password: String,
     api_key: String,
@@ -56,6 +57,7 @@ impl Demo {
         let console = after("console ");
         Self {
             link: after("connect link "),
+            shop: after("shop ").split(' ').next().unwrap().to_owned(),
             email: email.to_owned(),
             password: password.to_owned(),
             api_key: after("API key "),
@@ -221,4 +223,56 @@ async fn the_other_pages_of_the_console_show_in_a_browser() {
     chromium.wait_for("h1").await;
     chromium.look_at("docs").await;
     chromium.close().await;
+}
+
+/// Fills in the card of the name and pays; what the shop says then.
+async fn pay(chromium: &Chromium, name: &str, verdict: &str) -> (String, String) {
+    let field = chromium.wait_for("#name").await;
+    field.clear().await.unwrap();
+    field.send_keys(name).await.unwrap();
+    chromium.click("#submit").await;
+    for _ in 0..300 {
+        if chromium.text("#verdict").await == verdict {
+            return (chromium.text("#reason").await, chromium.text("#advice").await);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{}", chromium.text("#outcome").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buyer_pays_in_the_shop_is_declined_with_advice_and_gets_the_money_back() {
+    let Some(chromium) = Chromium::start().await else {
+        return;
+    };
+    let demo = Demo::start();
+    size(&chromium, DESKTOP).await;
+    chromium.open(&demo.link).await;
+    chromium.click("form button[type=submit]").await;
+    chromium.click("#allow").await;
+    chromium.wait_for("body.seller .status-icon.good").await;
+
+    chromium.open(&demo.shop).await;
+    chromium.wait_for("#seller option[value=demo-seller]").await;
+    chromium.keep_picture("shop").await;
+    let (reason, advice) = pay(&chromium, "FUND", "Declined").await;
+    assert!(reason.starts_with("cc_rejected_insufficient_amount"), "{reason}");
+    assert_eq!(advice, "Use another card or another means of payment.");
+    size(&chromium, PHONE).await;
+    chromium.keep_picture("shop-declined-phone").await;
+    size(&chromium, DESKTOP).await;
+
+    let (reason, _) = pay(&chromium, "APRO", "Approved").await;
+    assert!(reason.starts_with("accredited, payment "), "{reason}");
+    chromium.keep_picture("shop-approved").await;
+    chromium.click("#refund").await;
+    for _ in 0..300 {
+        if chromium.text("#verdict").await == "Refunded" {
+            assert!(chromium.text("#reason").await.starts_with("100 given back"));
+            chromium.close().await;
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{}", chromium.text("#outcome").await);
 }

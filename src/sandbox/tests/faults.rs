@@ -175,3 +175,19 @@ async fn what_arrived_can_be_read() {
         (&json!("/oauth/token/"), &json!("x=1"), &json!("{\"a\":1}"))
     );
 }
+
+#[tokio::test]
+async fn latency_delays_the_answer_and_changes_nothing_else() {
+    let sandbox = sandbox();
+    sandbox.add_fault("token=latency:60".parse().unwrap());
+    let begun = std::time::Instant::now();
+    let (status, _) = send(
+        &sandbox,
+        "POST",
+        "/oauth/token",
+        exchange(&code(&sandbox, "TESTMLA1")),
+    )
+    .await;
+    assert!(begun.elapsed() >= Duration::from_millis(60));
+    assert_eq!(status, StatusCode::OK);
+}

@@ -9,6 +9,7 @@ mod openapi;
 mod orders;
 mod pages;
 mod payments;
+mod refunds;
 mod state;
 mod subscriptions;
 

@@ -183,6 +183,12 @@ async fn each_wrong_field_has_its_code() {
         ),
         (
             "payer",
+            json!({ "email": "test_user_341001001@testuser.com" }),
+            2034,
+        ),
+        ("date_of_expiration", json!("2020-01-01T00:00:00.000-04:00"), 7523),
+        (
+            "payer",
             json!({ "email": "a@b.co", "identification": { "type": "DNI", "number": "1" } }),
             2067,
         ),
@@ -318,126 +324,6 @@ async fn an_unpaid_payment_expires_after_thirty_days_unless_it_is_paid() {
 }
 
 #[tokio::test]
-async fn refunds_add_up_to_the_payment() {
-    let connected = Connected::seller("TESTMLA1").await;
-    let paid = connected.pay("APRO").await;
-    let path = format!("/v1/payments/{}/refunds", paid["id"]);
-    let part = connected
-        .call_with_key("POST", &path, "r", json!({ "amount": 30 }))
-        .await;
-    assert_eq!(part.0, StatusCode::CREATED, "{}", part.1);
-    assert_eq!(
-        connected
-            .call_with_key("POST", &path, "r", json!({ "amount": 30 }))
-            .await
-            .1,
-        part.1
-    );
-    assert_eq!(
-        connected.refused("POST", &path, json!({ "amount": 70.5 })).await,
-        (400, json!(2063))
-    );
-    let rest = connected.ok("POST", &path, Value::Null).await;
-    assert_eq!(rest["amount"], 70);
-    let after = connected
-        .ok("GET", &format!("/v1/payments/{}", paid["id"]), Value::Null)
-        .await;
-    assert_eq!(
-        (&after["status"], &after["refunds"][1]["amount"]),
-        (&json!("refunded"), &json!(70))
-    );
-    assert_eq!(
-        connected
-            .ok("GET", &format!("{path}/"), Value::Null)
-            .await
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
-    let one = connected
-        .ok("GET", &format!("{path}/{}", rest["id"]), Value::Null)
-        .await;
-    assert_eq!(one, rest);
-    assert_eq!(
-        connected.refused("POST", &path, json!({})).await,
-        (400, json!(2063))
-    );
-}
-
-#[tokio::test]
-async fn refund_codes_come_from_what_is_wrong() {
-    let connected = Connected::seller("TESTMLA1").await;
-    let paid = connected.pay("APRO").await;
-    let path = format!("/v1/payments/{}/refunds", paid["id"]);
-    assert_eq!(
-        connected.refused("POST", &path, json!({ "amount": "all" })).await,
-        (401, json!(4041))
-    );
-    assert_eq!(
-        connected.refused("POST", &path, json!({ "amount": -1 })).await,
-        (401, json!(4040))
-    );
-    assert_eq!(
-        connected.refused("GET", &format!("{path}/1"), Value::Null).await,
-        (404, json!(2032))
-    );
-    assert_eq!(
-        connected
-            .refused("POST", "/v1/payments/1/refunds", json!({}))
-            .await,
-        (404, json!(2000))
-    );
-    let (status, answer) = connected.call_without_key("POST", &path, json!({})).await;
-    assert_eq!(
-        (status, &answer["cause"][0]["code"]),
-        (StatusCode::BAD_REQUEST, &json!(4292))
-    );
-    let seller = connected.tokens["user_id"].as_u64().unwrap();
-    control(
-        &connected.sandbox,
-        &format!("/_sandbox/sellers/{seller}/balance"),
-        json!({ "amount": 1 }),
-    )
-    .await;
-    assert_eq!(
-        connected.refused("POST", &path, json!({})).await,
-        (400, json!(2063))
-    );
-    control(
-        &connected.sandbox,
-        &format!("/_sandbox/sellers/{seller}/balance"),
-        json!({ "amount": 1000 }),
-    )
-    .await;
-    let rejected = connected.pay("FUND").await;
-    let of_rejected = format!("/v1/payments/{}/refunds", rejected["id"]);
-    assert_eq!(
-        connected.refused("POST", &of_rejected, json!({})).await,
-        (400, json!(2063))
-    );
-    let sandbox = connected.sandbox.clone();
-    sandbox.advance(Duration::days(179));
-    let again = Connected::to(sandbox, "TESTMLA1").await;
-    again.ok("POST", &path, json!({ "amount": 1 })).await;
-    again.sandbox.advance(Duration::days(2));
-    assert_eq!(again.refused("POST", &path, json!({})).await, (404, json!(2024)));
-}
-
-#[tokio::test]
-async fn peru_has_no_partial_refunds() {
-    let connected = Connected::seller("TESTMPE1").await;
-    let token = connected.card_token(MASTER, "APRO").await;
-    let paid = connected.ok("POST", "/v1/payments", payment(&token)).await;
-    let path = format!("/v1/payments/{}/refunds", paid["id"]);
-    assert_eq!(
-        connected.refused("POST", &path, json!({ "amount": 1 })).await,
-        (400, json!(3024))
-    );
-    assert_eq!(connected.ok("POST", &path, json!({})).await["amount"], 100);
-}
-
-#[tokio::test]
 async fn old_payments_are_forgotten_when_told_so() {
     let sandbox = Sandbox::new(SandboxOptions {
         forget_after: Some(3),
@@ -457,4 +343,63 @@ async fn old_payments_are_forgotten_when_told_so() {
     );
     let all = connected.ok("GET", "/v1/payments/search", Value::Null).await;
     assert_eq!(all["paging"]["total"], 3);
+}
+
+#[tokio::test]
+async fn a_registered_buyer_pays_with_the_account() {
+    let connected = Connected::seller("TESTMLA1").await;
+    let request = Request::get("/_sandbox/buyers").body(Body::empty()).unwrap();
+    let (_, buyers) = call(&connected.sandbox, request).await;
+    let buyer = &buyers[0];
+    assert_eq!(buyer["site_id"], "MLA");
+    let mut body = payment(&connected.card_token(MASTER, "APRO").await);
+    body["payer"] = json!({ "email": buyer["email"] });
+    let paid = connected.ok("POST", "/v1/payments", body).await;
+    assert_eq!(
+        (&paid["payer"]["type"], &paid["payer"]["id"]),
+        (&json!("registered"), &json!(buyer["user_id"].to_string()))
+    );
+}
+
+#[tokio::test]
+async fn test_credentials_and_live_card_tokens_are_not_mixed() {
+    let sandbox = sandbox();
+    let mut body = exchange(&code(&sandbox, "TESTMLA1"));
+    body["test_token"] = json!("true");
+    let (_, tokens) = send(&sandbox, "POST", "/oauth/token", body).await;
+    assert_eq!(tokens["live_mode"], false);
+    assert!(tokens["public_key"].as_str().unwrap().starts_with("TEST-"));
+    let live = Connected::to(sandbox.clone(), "TESTMLA1").await;
+    let test = Connected {
+        sandbox,
+        tokens,
+        next_key: std::cell::Cell::new(50),
+    };
+    let (of_live, of_test) = (
+        live.card_token(MASTER, "APRO").await,
+        test.card_token(MASTER, "APRO").await,
+    );
+    assert_eq!(
+        test.refused("POST", "/v1/payments", payment(&of_live)).await,
+        (400, json!(3))
+    );
+    assert_eq!(
+        live.refused("POST", "/v1/payments", payment(&of_test)).await,
+        (401, json!(7))
+    );
+    assert_eq!(
+        test.ok("POST", "/v1/payments", payment(&of_test)).await["live_mode"],
+        false
+    );
+    let email = json!({ "email": "buyer@example.com" });
+    assert_eq!(
+        test.refused("POST", "/v1/customers", email).await,
+        (400, json!("128"))
+    );
+    test.ok(
+        "POST",
+        "/v1/customers",
+        json!({ "email": "test_payer_1@testuser.com" }),
+    )
+    .await;
 }
