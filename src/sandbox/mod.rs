@@ -180,6 +180,23 @@ impl Sandbox {
 
 fn routes(world: Arc<World>) -> Router {
     Router::new()
+        .merge(account_routes())
+        .merge(payment_routes())
+        .merge(customer_routes())
+        .merge(subscription_routes())
+        .merge(order_routes())
+        .merge(pages::routes())
+        .merge(storefront::routes())
+        .merge(control::routes())
+        .fallback(|| async { Refusal::plain(StatusCode::NOT_FOUND, "Resource not found") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+        })
+        .with_state(world)
+}
+
+fn account_routes() -> Router<Arc<World>> {
+    Router::new()
         .route("/authorization", get(consent::show).post(consent::decide))
         .route("/oauth/token", post(oauth::token))
         .route("/users/me", get(catalogue::users_me))
@@ -188,6 +205,10 @@ fn routes(world: Arc<World>) -> Router {
         .route("/v1/identification_types", get(catalogue::identification_types))
         .route("/v1/card_tokens", post(card_tokens::create))
         .route("/v1/card_tokens/{id}", get(card_tokens::show))
+}
+
+fn payment_routes() -> Router<Arc<World>> {
+    Router::new()
         .route("/v1/payments", post(payments::create))
         .route("/v1/payments/search", get(payment_search::search))
         .route(
@@ -200,49 +221,68 @@ fn routes(world: Arc<World>) -> Router {
             get(refunds::list).post(refunds::create),
         )
         .route("/v1/payments/{id}/refunds/{refund_id}", get(refunds::show))
-        .route(
-            "/v1/customers",
-            post(customers::create).put(customers::update_without_id),
-        )
-        .route("/v1/customers/search", get(customer_search::search))
-        .route(
-            "/v1/customers/{id}",
-            get(customers::show)
-                .put(customers::update)
-                .delete(customers::delete),
-        )
-        .route("/v1/customers/{id}/delete", delete(customers::delete))
-        .route("/v1/customers/{id}/cards", get(cards::list).post(cards::create))
-        .route(
-            "/v1/customers/{id}/cards/{card_id}",
-            get(cards::show).put(cards::update).delete(cards::delete),
-        )
-        .route(
-            "/v1/customers/{id}/addresses",
-            get(addresses::list).post(addresses::create),
-        )
-        .route(
-            "/v1/customers/{id}/addresses/{address_id}",
-            get(addresses::show)
-                .put(addresses::update)
-                .delete(addresses::delete),
-        )
         .route("/v1/chargebacks/search", get(chargebacks::search))
         .route(
             "/v1/chargebacks/{id}",
             get(chargebacks::show).put(chargebacks::document),
         )
+}
+
+fn customer_routes() -> Router<Arc<World>> {
+    let customer = get(customers::show)
+        .put(customers::update)
+        .delete(customers::delete);
+    let card = get(cards::show).put(cards::update).delete(cards::delete);
+    let address = get(addresses::show)
+        .put(addresses::update)
+        .delete(addresses::delete);
+    Router::new()
+        .route(
+            "/v1/customers",
+            post(customers::create).put(customers::update_without_id),
+        )
+        .route("/v1/customers/search", get(customer_search::search))
+        .route("/v1/customers/{id}", customer)
+        .route("/v1/customers/{id}/delete", delete(customers::delete))
+        .route("/v1/customers/{id}/cards", get(cards::list).post(cards::create))
+        .route("/v1/customers/{id}/cards/{card_id}", card)
+        .route(
+            "/v1/customers/{id}/addresses",
+            get(addresses::list).post(addresses::create),
+        )
+        .route("/v1/customers/{id}/addresses/{address_id}", address)
+}
+
+fn subscription_routes() -> Router<Arc<World>> {
+    Router::new()
+        .route("/preapproval_plan", post(plans::create))
+        .route("/preapproval_plan/search", get(plans::search))
+        .route("/preapproval_plan/{id}", get(plans::show).put(plans::update))
+        .route("/preapproval", post(subscriptions::create))
+        .route("/preapproval/search", get(subscription_search::search))
+        .route("/preapproval/export", get(subscription_search::export))
+        .route(
+            "/preapproval/{id}",
+            get(subscriptions::show).put(subscriptions::update),
+        )
+        .route("/authorized_payments", get(invoices::search))
+        .route("/authorized_payments/search", get(invoices::search))
+        .route("/authorized_payments/{id}", get(invoices::show))
+}
+
+fn order_routes() -> Router<Arc<World>> {
+    let transaction =
+        put(order_transactions::update_transaction).delete(order_transactions::delete_transaction);
+    let merchant_order = get(preferences::show_merchant_order).put(preferences::update_merchant_order);
+    Router::new()
         .route("/v1/orders", get(orders::search).post(orders::create))
         .route("/v1/orders/{id}", get(orders::show))
+        .route("/v1/orders/{id}/{action}", post(orders::act))
         .route(
             "/v1/orders/{id}/transactions",
             post(order_transactions::add_transaction),
         )
-        .route(
-            "/v1/orders/{id}/transactions/{transaction_id}",
-            put(order_transactions::update_transaction).delete(order_transactions::delete_transaction),
-        )
-        .route("/v1/orders/{id}/{action}", post(orders::act))
+        .route("/v1/orders/{id}/transactions/{transaction_id}", transaction)
         .route("/checkout/preferences", post(preferences::create))
         .route("/checkout/preferences/search", get(preferences::search))
         .route(
@@ -254,37 +294,5 @@ fn routes(world: Arc<World>) -> Router {
             "/merchant_orders/search",
             get(preferences::search_merchant_orders),
         )
-        .route(
-            "/merchant_orders/{id}",
-            get(preferences::show_merchant_order).put(preferences::update_merchant_order),
-        )
-        .route("/preapproval/export", get(subscription_search::export))
-        .route("/preapproval_plan", post(plans::create))
-        .route("/preapproval_plan/search", get(plans::search))
-        .route("/preapproval_plan/{id}", get(plans::show).put(plans::update))
-        .route("/preapproval", post(subscriptions::create))
-        .route("/preapproval/search", get(subscription_search::search))
-        .route(
-            "/preapproval/{id}",
-            get(subscriptions::show).put(subscriptions::update),
-        )
-        .route("/authorized_payments", get(invoices::search))
-        .route("/authorized_payments/search", get(invoices::search))
-        .route("/authorized_payments/{id}", get(invoices::show))
-        .route("/", get(pages::index))
-        .route(
-            "/payments/{id}/ticket",
-            get(pages::ticket).post(pages::pay_ticket),
-        )
-        .route(
-            "/subscriptions/checkout",
-            get(pages::checkout).post(pages::subscribe),
-        )
-        .merge(storefront::routes())
-        .merge(control::routes())
-        .fallback(|| async { Refusal::plain(StatusCode::NOT_FOUND, "Resource not found") })
-        .method_not_allowed_fallback(|| async {
-            Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
-        })
-        .with_state(world)
+        .route("/merchant_orders/{id}", merchant_order)
 }

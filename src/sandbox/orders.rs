@@ -318,10 +318,10 @@ pub(super) async fn search(caller: Caller, RawQuery(query): RawQuery) -> Answer 
         })
         .collect();
     let paging = json!({ "total": found.len(), "limit": limit, "offset": offset });
-    let data: Vec<&Order> = found.into_iter().skip(offset).take(limit).collect();
+    let page: Vec<&Order> = found.into_iter().skip(offset).take(limit).collect();
     Ok(json_answer(
         StatusCode::OK,
-        &json!({ "data": data, "results": data, "paging": paging }),
+        &json!({ "data": page, "results": page, "paging": paging }),
     ))
 }
 

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
@@ -19,6 +21,14 @@ use super::sites::{SITES, Site};
 use super::state::{Seller, World};
 use super::subscription::{Plan, State as SubscriptionState, Subscription};
 use super::{card_tokens, subscriptions};
+
+/// The pages' routes.
+pub(super) fn routes() -> Router<Arc<World>> {
+    Router::new()
+        .route("/", get(index))
+        .route("/payments/{id}/ticket", get(ticket).post(pay_ticket))
+        .route("/subscriptions/checkout", get(checkout).post(subscribe))
+}
 
 /// A page of the sandbox, with headers that let it load nothing.
 pub(super) fn page<T: Template>(status: StatusCode, template: &T) -> Response {
@@ -76,7 +86,7 @@ struct IndexPage {
 }
 
 /// `GET /`: what there is.
-pub(super) async fn index(State(world): State<Arc<World>>) -> Response {
+async fn index(State(world): State<Arc<World>>) -> Response {
     page(
         StatusCode::OK,
         &IndexPage {
@@ -119,7 +129,7 @@ fn with_payment<R>(
 }
 
 /// `GET /payments/{id}/ticket`: what a buyer pays at a counter or by transfer.
-pub(super) async fn ticket(State(world): State<Arc<World>>, Path(id): Path<u64>) -> Response {
+async fn ticket(State(world): State<Arc<World>>, Path(id): Path<u64>) -> Response {
     let shown = with_payment(&world, id, |seller, books| {
         let payment = books.payments.get(&id)?;
         Some(TicketPage {
@@ -136,7 +146,7 @@ pub(super) async fn ticket(State(world): State<Arc<World>>, Path(id): Path<u64>)
 }
 
 /// `POST /payments/{id}/ticket`: it is paid.
-pub(super) async fn pay_ticket(State(world): State<Arc<World>>, Path(id): Path<u64>) -> Response {
+async fn pay_ticket(State(world): State<Arc<World>>, Path(id): Path<u64>) -> Response {
     let now = Stamp(world.now());
     let paid = with_payment(&world, id, |seller, books| {
         let payment = books
@@ -224,7 +234,7 @@ fn checkout_page(seller: &Seller, checkout: &Checkout, query: &str, error: &str)
 }
 
 /// `GET /subscriptions/checkout`: where `init_point` leads a subscriber.
-pub(super) async fn checkout(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -> Response {
+async fn checkout(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -> Response {
     match find(&world, query.as_deref()) {
         Some((seller, found)) => checkout_page(&seller, &found, query.as_deref().unwrap_or(""), ""),
         None => gone(),
@@ -232,11 +242,7 @@ pub(super) async fn checkout(State(world): State<Arc<World>>, RawQuery(query): R
 }
 
 /// `POST /subscriptions/checkout`: the subscriber gives a card; back to the seller's `back_url`.
-pub(super) async fn subscribe(
-    State(world): State<Arc<World>>,
-    RawQuery(query): RawQuery,
-    body: Bytes,
-) -> Response {
+async fn subscribe(State(world): State<Arc<World>>, RawQuery(query): RawQuery, body: Bytes) -> Response {
     let Some((seller, found)) = find(&world, query.as_deref()) else {
         return gone();
     };

@@ -116,7 +116,7 @@ fn matching<'a>(
     let is = |object: &Value, name: &str| {
         query.get(name).is_none_or(|wanted| match &object[name] {
             Value::String(text) => text == wanted,
-            other => other.to_string() == *wanted,
+            other => wanted.parse::<Value>().is_ok_and(|wanted| wanted == *other),
         })
     };
     let found: Vec<&Value> = objects

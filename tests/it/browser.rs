@@ -254,17 +254,17 @@ async fn a_buyer_pays_in_the_shop_is_declined_with_advice_and_gets_the_money_bac
 
     chromium.open(&demo.shop).await;
     chromium.wait_for("#seller option[value=demo-seller]").await;
-    chromium.keep_picture("shop").await;
+    chromium.look_at("shop").await;
     let (reason, advice) = pay(&chromium, "FUND", "Declined").await;
     assert!(reason.starts_with("cc_rejected_insufficient_amount"), "{reason}");
     assert_eq!(advice, "Use another card or another means of payment.");
     size(&chromium, PHONE).await;
-    chromium.keep_picture("shop-declined-phone").await;
+    chromium.look_at("shop-declined-phone").await;
     size(&chromium, DESKTOP).await;
 
     let (reason, _) = pay(&chromium, "APRO", "Approved").await;
     assert!(reason.starts_with("accredited, payment "), "{reason}");
-    chromium.keep_picture("shop-approved").await;
+    chromium.look_at("shop-approved").await;
     chromium.click("#refund").await;
     for _ in 0..300 {
         if chromium.text("#verdict").await == "Refunded" {
