@@ -195,7 +195,8 @@ impl Grants {
         let mut access = self.access.write().unwrap_or_else(PoisonError::into_inner);
         let before = access.len();
         access.retain(|_, access| {
-            access.origin == Origin::OwnAccount || !matches(access.user_id, &access.client_id)
+            let own = access.origin == Origin::OwnAccount && reason != EndReason::ApplicationDeleted;
+            own || !matches(access.user_id, &access.client_id)
         });
         let dropped = before - access.len();
         drop(access);

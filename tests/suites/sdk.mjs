@@ -120,6 +120,48 @@ assert.equal((await ok(subscriptions.update({ id: subscription.id, body: { statu
 assert.ok((await ok(new sdk.Invoice(config).search({ options: { preapproval_id: subscription.id } }))).results.length >= 0);
 await ok(customers.remove({ customerId: customer.id }));
 
+const orders = new sdk.Order(config);
+const orderOf = async (processing_mode, fields = {}) => ({
+  type: "online",
+  processing_mode,
+  total_amount: "100.50",
+  payer: { email: "buyer@example.com" },
+  transactions: {
+    payments: [
+      { amount: "100.50", payment_method: { id: "master", type: "credit_card", installments: 1, token: await cardToken() } },
+    ],
+  },
+  ...fields,
+});
+// A key for each call: this SDK keeps the options of a call for the next.
+const once = () => ({ requestOptions: { idempotencyKey: randomUUID() } });
+const bought = await ok(orders.create({ body: await orderOf("automatic", { external_reference: "order-5" }), ...once() }));
+assert.equal(bought.status_detail, "accredited");
+assert.equal((await ok(orders.get({ id: bought.id }))).id, bought.id);
+assert.equal((await ok(orders.refund({ id: bought.id, ...once() }))).status_detail, "refunded");
+const heldOrder = await ok(orders.create({ body: await orderOf("automatic", { capture_mode: "manual" }), ...once() }));
+assert.equal((await ok(orders.capture({ id: heldOrder.id, ...once() }))).status, "processed");
+const canceled = await ok(orders.create({ body: await orderOf("manual"), ...once() }));
+assert.equal((await ok(orders.cancel({ id: canceled.id, ...once() }))).status, "canceled");
+const { transactions, ...open } = await orderOf("manual");
+const opened = await ok(orders.create({ body: open, ...once() }));
+await ok(orders.createTransaction({ id: opened.id, body: transactions, ...once() }));
+assert.equal((await ok(orders.process({ id: opened.id, ...once() }))).status, "processed");
+
+const preferences = new sdk.Preference(config);
+const items = [{ id: "1", title: "Blue shirt", quantity: 2, unit_price: 10.5 }];
+const preference = await ok(preferences.create({ body: { items, external_reference: "order-6" } }));
+assert.equal((await ok(preferences.get({ preferenceId: preference.id }))).id, preference.id);
+const changed = await ok(preferences.update({ id: preference.id, updatePreferenceRequest: { items, expires: true } }));
+assert.equal(changed.expires, true);
+assert.ok((await ok(preferences.search({ options: { external_reference: "order-6" } }))).elements.length > 0);
+const merchantOrders = new sdk.MerchantOrder(config);
+const merchantOrder = await ok(merchantOrders.create({ body: { preference_id: preference.id } }));
+assert.equal((await ok(merchantOrders.get({ merchantOrderId: merchantOrder.id }))).status, "opened");
+await ok(merchantOrders.update({ merchantOrderId: merchantOrder.id, body: { additional_info: "soon" } }));
+assert.ok((await ok(merchantOrders.search({ options: { preference_id: preference.id } }))).elements.length > 0);
+assert.equal((await ok(new sdk.Chargeback(config).search({ options: { payment_id: paid.id } }))).results.length, 0);
+
 // Errors come as the SDK's own errors, also those that the connector gives itself.
 await assert.rejects(payment.get({ id: 1 }), (error) => error.status === 404 && Boolean(error.message));
 const stranger = new sdk.MercadoPagoConfig({ accessToken: `mck_${"x".repeat(40)}~nobody` });

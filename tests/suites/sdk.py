@@ -130,6 +130,49 @@ assert ok(sdk.preapproval().update(subscription["id"], {"status": "cancelled"}))
 ok(sdk.card().delete(customer["id"], card["id"]))
 ok(sdk.customer().delete(customer["id"]))
 
+# Orders: paid, refunded in part, canceled, and put together one transaction at a time.
+def order(mode="automatic", **fields):
+    """An order of one card payment."""
+    method = {"id": "master", "type": "credit_card", "installments": 1, "token": card_token()}
+    return {
+        "type": "online",
+        "processing_mode": mode,
+        "total_amount": "100.50",
+        "payer": {"email": "buyer@example.com"},
+        "transactions": {"payments": [{"amount": "100.50", "payment_method": method}]},
+        **fields,
+    }
+
+
+bought = ok(sdk.order().create(order(external_reference="order-3")), 201)
+assert (bought["status"], bought["status_detail"]) == ("processed", "accredited")
+assert ok(sdk.order().get(bought["id"]))["id"] == bought["id"]
+part = {"transactions": [{"id": bought["transactions"]["payments"][0]["id"], "amount": "40.00"}]}
+assert ok(sdk.order().refund_transaction(bought["id"], part), 201)["status_detail"] == "partially_refunded"
+held = ok(sdk.order().create(order(capture_mode="manual")), 201)
+assert ok(sdk.order().capture(held["id"]))["status"] == "processed"
+assert ok(sdk.order().cancel(ok(sdk.order().create(order("manual")), 201)["id"]))["status"] == "canceled"
+body = order("manual")
+payments = body.pop("transactions")
+opened = ok(sdk.order().create(body), 201)
+added = ok(sdk.order().create_transaction(opened["id"], payments), 201)["payments"][0]
+assert ok(sdk.order().update_transaction(opened["id"], added["id"], {"payment_method": {"installments": 3}}))["id"]
+assert ok(sdk.order().process(opened["id"]))["status"] == "processed"
+days = {"begin_date": "2020-01-01T00:00:00Z", "end_date": "2090-01-01T00:00:00Z", "external_reference": "order-3"}
+assert [each["id"] for each in ok(sdk.order().search(days))["data"]] == [bought["id"]]
+
+# Preferences, merchant orders, chargebacks.
+items = [{"title": "Blue shirt", "quantity": 2, "unit_price": 10.5}]
+preference = ok(sdk.preference().create({"items": items, "external_reference": "order-4"}), 201)
+assert ok(sdk.preference().get(preference["id"]))["init_point"] == preference["init_point"]
+assert ok(sdk.preference().update(preference["id"], {"expires": True}))["expires"]
+assert ok(sdk.preference().search({"external_reference": "order-4"}))["elements"]
+merchant_order = ok(sdk.merchant_order().create({"preference_id": preference["id"]}), 201)
+assert ok(sdk.merchant_order().get(merchant_order["id"]))["status"] == "opened"
+ok(sdk.merchant_order().update(merchant_order["id"], {"additional_info": "soon"}))
+assert ok(sdk.merchant_order().search({"preference_id": preference["id"]}))["elements"]
+assert ok(sdk.chargeback().search({"payment_id": paid["id"]}))["results"] == []
+
 # Errors come as the SDK's own error answers, also those that the connector gives itself.
 missing = sdk.payment().get(1)
 assert missing["status"] == 404 and missing["response"]["message"], missing
