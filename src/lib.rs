@@ -12,6 +12,7 @@ pub mod config;
 pub mod connect;
 pub mod demo;
 pub mod domain;
+pub mod events;
 pub mod http;
 pub mod mercadopago;
 pub mod proxy;

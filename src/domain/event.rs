@@ -30,6 +30,10 @@ text_enum! {
         Revoked = "connection.revoked",
         /// Mercado Pago sent a notification.
         NotificationReceived = "notification.received",
+        /// An event endpoint was disabled because it answered 410, or nothing good for days.
+        EndpointDisabled = "event_endpoint.disabled",
+        /// Somebody tries an event endpoint out; only that endpoint is told.
+        EndpointTest = "event_endpoint.test",
     }
 }
 
@@ -68,6 +72,86 @@ impl NewEvent {
             at: now,
             data: serde_json::json!({ "application": application, "seller_id": seller_id, "connection": view }),
         }
+    }
+}
+
+impl NewEvent {
+    /// An event about a notification; the seller is unknown if no connection has the account.
+    pub fn about_notification(
+        application: &ApplicationId,
+        seller_id: Option<SellerId>,
+        notification: serde_json::Value,
+        now: DateTime<Utc>,
+        random: &Random,
+    ) -> Self {
+        Self {
+            id: EventId::new(now, random),
+            application: application.clone(),
+            event_type: EventType::NotificationReceived,
+            at: now,
+            data: serde_json::json!({
+                "application": application, "seller_id": &seller_id, "notification": notification,
+            }),
+            seller_id,
+        }
+    }
+
+    /// An event about an event endpoint.
+    pub fn about_endpoint(
+        event_type: EventType,
+        application: &ApplicationId,
+        endpoint: serde_json::Value,
+        now: DateTime<Utc>,
+        random: &Random,
+    ) -> Self {
+        Self {
+            id: EventId::new(now, random),
+            application: application.clone(),
+            seller_id: None,
+            event_type,
+            at: now,
+            data: serde_json::json!({
+                "application": application, "seller_id": null, "event_endpoint": endpoint,
+            }),
+        }
+    }
+}
+
+text_enum! {
+    /// What became of a notification.
+    NotificationOutcome {
+        /// The platform is told of it.
+        Told = "told",
+        /// It is noted, and nothing follows from it.
+        Recorded = "recorded",
+        /// It ended a connection.
+        Revoked = "revoked",
+        /// It tells of an unlinking that is no longer true, or does not agree with itself.
+        Ignored = "ignored",
+    }
+}
+
+text_enum! {
+    /// Why an event endpoint is told nothing.
+    DisabledReason {
+        /// Somebody disabled it.
+        ByHand = "by_hand",
+        /// It answered 410.
+        Gone = "gone",
+        /// It confirmed nothing for days.
+        Failing = "failing",
+    }
+}
+
+text_enum! {
+    /// Where a delivery stands.
+    DeliveryStatus {
+        /// It will be tried (again).
+        Pending = "pending",
+        /// The endpoint confirmed it.
+        Delivered = "delivered",
+        /// No attempt is left; it goes again only by a replay.
+        Dead = "dead",
     }
 }
 
@@ -167,6 +251,18 @@ text_enum! {
         AdminSignInFailed = "admin.sign_in_failed",
         /// An admin signed out.
         AdminSignedOut = "admin.signed_out",
+        /// An event endpoint was made.
+        EventEndpointCreated = "event_endpoint.created",
+        /// An event endpoint was changed, enabled or disabled.
+        EventEndpointChanged = "event_endpoint.changed",
+        /// An event endpoint got a new secret.
+        EventEndpointSecretRotated = "event_endpoint.secret_rotated",
+        /// An event endpoint was removed.
+        EventEndpointDeleted = "event_endpoint.deleted",
+        /// An event endpoint was disabled by the service.
+        EventEndpointDisabled = "event_endpoint.disabled",
+        /// Events were sent to an endpoint again.
+        DeliveriesReplayed = "deliveries.replayed",
     }
 }
 

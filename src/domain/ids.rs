@@ -1,11 +1,12 @@
 //! Identifiers as types. Ours are a prefix that names the kind and a time-sortable UUID, so that an id in a log says what
 //! it is of; the others are parsed once, at the edge, by the rules of DESIGN.md section 2.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::random::Random;
 
@@ -72,6 +73,12 @@ our_ids! {
     RefreshAttemptId = "rat",
     /// Something that happened, as the platform is told of it.
     EventId = "evt",
+    /// Something that Mercado Pago told us.
+    NotificationId = "ntf",
+    /// Where the platform wants to be told of events.
+    EventEndpointId = "ep",
+    /// The obligation to tell one event to one endpoint.
+    DeliveryId = "dlv",
     /// A platform's API key (not its secret).
     ApiKeyId = "key",
     /// A person who signs in to the console.
@@ -80,6 +87,22 @@ our_ids! {
     AuditId = "aud",
     /// One running process of the service.
     ReplicaId = "rep",
+}
+
+impl DeliveryId {
+    /// The id of the delivery of an event to an endpoint: there is one for each pair. Sorts as the event does.
+    pub fn of(event: &EventId, endpoint: &EventEndpointId) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(event.as_str());
+        hash.update(endpoint.as_str());
+        // The first 12 hex digits of an id are its time.
+        let mut text = format!("dlv_{}", &event.as_str()[4..16]);
+        for byte in &hash.finalize()[..10] {
+            // Writing to a text cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
+    }
 }
 
 /// The platform's own id of a seller: 1-128 of `A-Za-z0-9._:-`, not `.` or `..` (it stands in paths).

@@ -48,6 +48,8 @@ secret_types! {
     ClientSecret,
     /// What Mercado Pago signs notifications with.
     WebhookSecret,
+    /// What our deliveries to an event endpoint are signed with, `whsec_...`.
+    EndpointSecret,
     /// A platform's API key, `mck_...`.
     ApiKeySecret,
     /// Token in the path of a connect link.

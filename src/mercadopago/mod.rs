@@ -5,6 +5,7 @@ pub mod api;
 pub mod application;
 pub mod declines;
 pub mod http_client;
+pub mod notification;
 #[cfg(test)]
 pub(crate) mod peer;
 pub mod routes;

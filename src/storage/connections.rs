@@ -12,6 +12,7 @@ use super::{Store, StoreError};
 use crate::domain::connection::{Connection, Status, StatusReason, TokenSet};
 use crate::domain::event::{Actor, AuditAction, EventType, NewAudit, NewEvent};
 use crate::domain::ids::{ApplicationId, ConnectionId, SellerId, UserId};
+use crate::domain::random::Random;
 use crate::domain::secret::{AccessToken, RefreshToken};
 use crate::vault::{DataKey, Place, Vault};
 
@@ -422,34 +423,17 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<Connection>, StoreError> {
         let mut tx = self.database.begin().await?;
-        let Some(row) = find_row_within(&mut tx, application, seller).await? else {
+        let of = (application, seller);
+        let public_key = application_public_key;
+        let found = revoke_within(&mut tx, &self.random, of, reason, public_key, actor, now).await?;
+        tx.commit().await?;
+        let Some((connection, ended_now)) = found else {
             return Ok(None);
         };
-        let current = row.connection()?;
-        if current.status == Status::Revoked {
-            return Ok(Some(current));
+        if ended_now {
+            self.revocations.add();
         }
-        let generation = current.generation;
-        let ended = current.revoked(reason, now);
-        if !update_connection(&mut tx, &ended, generation).await? {
-            return Err(StoreError::Conflict);
-        }
-        let view = ended.view_at(now, application_public_key);
-        let event =
-            NewEvent::about_connection(EventType::Revoked, application, seller, &view, now, &self.random);
-        insert_event(&mut tx, &event).await?;
-        let audit = NewAudit {
-            actor,
-            action: AuditAction::ConnectionRevoked,
-            application: Some(application.clone()),
-            target: Some(seller.to_string()),
-            at: now,
-            detail: serde_json::json!({ "status_reason": reason }),
-        };
-        insert_audit(&mut tx, &audit, &self.random).await?;
-        tx.commit().await?;
-        self.revocations.add();
-        Ok(Some(ended))
+        Ok(Some(connection))
     }
 
     /// Replaces a connection's metadata by what `change` makes of it.
@@ -481,6 +465,44 @@ impl Store {
         tx.commit().await?;
         Ok(Some(connection))
     }
+}
+
+/// Ends a connection, tells it and audits it. Ending an ended one changes nothing. The connection as it stands then, and
+/// whether this ended it: then, after the commit, the revoke is to be counted.
+pub(super) async fn revoke_within(
+    tx: &mut Tx,
+    random: &Random,
+    (application, seller): (&ApplicationId, &SellerId),
+    reason: StatusReason,
+    application_public_key: Option<&str>,
+    actor: Actor,
+    now: DateTime<Utc>,
+) -> Result<Option<(Connection, bool)>, StoreError> {
+    let Some(row) = find_row_within(tx, application, seller).await? else {
+        return Ok(None);
+    };
+    let current = row.connection()?;
+    if current.status == Status::Revoked {
+        return Ok(Some((current, false)));
+    }
+    let generation = current.generation;
+    let ended = current.revoked(reason, now);
+    if !update_connection(tx, &ended, generation).await? {
+        return Err(StoreError::Conflict);
+    }
+    let view = ended.view_at(now, application_public_key);
+    let event = NewEvent::about_connection(EventType::Revoked, application, seller, &view, now, random);
+    insert_event(tx, &event).await?;
+    let audit = NewAudit {
+        actor,
+        action: AuditAction::ConnectionRevoked,
+        application: Some(application.clone()),
+        target: Some(seller.to_string()),
+        at: now,
+        detail: serde_json::json!({ "status_reason": reason }),
+    };
+    insert_audit(tx, &audit, random).await?;
+    Ok(Some((ended, true)))
 }
 
 /// A `LIKE` pattern (escaped with `!`) for texts that contain `text`.

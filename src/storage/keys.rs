@@ -53,12 +53,16 @@ statements! {
     FIND_CANARIES = "SELECT key_id, sealed FROM vault_canaries";
     INSERT_CANARY = "INSERT INTO vault_canaries (key_id, sealed, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     NEXT_KEY_OF_CONNECTIONS = next_key!("connections");
+    NEXT_KEY_OF_ENDPOINTS = next_key!("event_endpoints");
     NEXT_KEY_OF_REQUESTS = next_key!("authorization_requests");
     COUNT_CONNECTIONS = count_by_key!("connections");
+    COUNT_ENDPOINTS = count_by_key!("event_endpoints");
     COUNT_REQUESTS = count_by_key!("authorization_requests");
     LIST_CONNECTIONS_OF_KEY = list_of_key!("connections");
+    LIST_ENDPOINTS_OF_KEY = list_of_key!("event_endpoints");
     LIST_REQUESTS_OF_KEY = list_of_key!("authorization_requests");
     REWRAP_CONNECTION = rewrap!("connections");
+    REWRAP_ENDPOINT = rewrap!("event_endpoints");
     REWRAP_REQUEST = rewrap!("authorization_requests");
 }
 
@@ -79,6 +83,13 @@ const HOLDERS: &[Holder] = &[
         count: COUNT_CONNECTIONS,
         list: LIST_CONNECTIONS_OF_KEY,
         rewrap: REWRAP_CONNECTION,
+    },
+    Holder {
+        table: "event_endpoints",
+        next_key: NEXT_KEY_OF_ENDPOINTS,
+        count: COUNT_ENDPOINTS,
+        list: LIST_ENDPOINTS_OF_KEY,
+        rewrap: REWRAP_ENDPOINT,
     },
     Holder {
         table: "authorization_requests",

@@ -12,9 +12,12 @@ mod applications;
 mod audit;
 mod authorizations;
 mod connections;
+mod deliveries;
 mod dispatch;
+mod event_endpoints;
 mod events;
 mod keys;
+mod notifications;
 mod refreshes;
 mod replicas;
 mod retention;
@@ -34,8 +37,13 @@ pub use authorizations::{
     Admission, ConnectLink, ConsumedAuthorization, NewAuthorizationRequest, NewConnect, NewConnectLink,
 };
 pub use connections::{ConnectionFilter, OpenConnection, Overview, Page};
-pub use events::EventRow;
+pub use deliveries::{
+    ClaimedDelivery, DeliveryAttempt, DeliveryBacklog, DeliveryFilter, DeliveryRow, FinishedAttempt, Followed,
+};
+pub use event_endpoints::{EndpointChange, EndpointSecrets, EventEndpoint, MOST_ENDPOINTS};
+pub use events::{EventFilter, EventOrder, EventRow};
 pub use keys::{RotationCursor, RotationStep};
+pub use notifications::{NewNotification, NotificationFilter, NotificationRow};
 pub(crate) use refreshes::retry_after_unknown;
 pub use refreshes::{Claim, ClaimRequest, ClaimedRefresh, FailedRefresh, SucceededRefresh};
 pub use replicas::{REPLICA_DEAD_AFTER, ReplicaReport};
@@ -238,8 +246,11 @@ pub(crate) mod tests {
             audit::STATEMENTS,
             authorizations::STATEMENTS,
             connections::STATEMENTS,
+            deliveries::STATEMENTS,
+            event_endpoints::STATEMENTS,
             events::STATEMENTS,
             keys::STATEMENTS,
+            notifications::STATEMENTS,
             refreshes::STATEMENTS,
             replicas::STATEMENTS,
             retention::STATEMENTS,

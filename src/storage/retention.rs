@@ -8,6 +8,8 @@ use crate::domain::ids::ApplicationId;
 
 statements! {
     PURGE_EVENTS = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE application = $1 AND created_at < $2 LIMIT $3)";
+    PURGE_NOTIFICATIONS = "DELETE FROM notifications WHERE id IN \
+        (SELECT id FROM notifications WHERE application = $1 AND received_at < $2 LIMIT $3)";
     PURGE_ATTEMPTS = "DELETE FROM refresh_attempts WHERE id IN \
         (SELECT id FROM refresh_attempts WHERE application = $1 AND finished_at IS NOT NULL AND finished_at < $2 LIMIT $3)";
     PURGE_USAGE = "DELETE FROM usage_hourly WHERE (application, connection_id, hour) IN \
@@ -15,7 +17,7 @@ statements! {
 }
 
 impl Store {
-    /// Removes up to `limit` events of an application that were written before `before`. How many went.
+    /// Removes up to `limit` events of an application that were written before `before`, with their deliveries. How many went.
     pub async fn purge_events(
         &self,
         application: &ApplicationId,
@@ -23,6 +25,16 @@ impl Store {
         limit: u32,
     ) -> Result<u64, StoreError> {
         self.purge(PURGE_EVENTS, application, before, limit).await
+    }
+
+    /// Removes up to `limit` notifications of an application that came before `before`. How many went.
+    pub async fn purge_notifications(
+        &self,
+        application: &ApplicationId,
+        before: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        self.purge(PURGE_NOTIFICATIONS, application, before, limit).await
     }
 
     /// Removes up to `limit` refresh attempts of an application that ended before `before`. How many went.
