@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,7 @@ use crate::config::{Config, Retention, ShutdownSettings};
 use crate::connect::{ConnectFlow, Parts, ReturnUrls, Revoker};
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::random::Random;
+use crate::events::{Deliverer, DelivererParts, Endpoints, Intake, IntakeParts};
 use crate::http::branding::{self, Branding};
 use crate::http::{AppState, Services};
 use crate::mercadopago::api::ProviderApi;
@@ -139,6 +141,27 @@ impl App {
             Arc::clone(&clock),
             tracker.clone(),
         );
+        let deliverer = Deliverer::new(DelivererParts {
+            store: store.clone(),
+            settings: config.events,
+            clock: Arc::clone(&clock),
+            random: random.clone(),
+            owner: ReplicaId::new(clock.now(), &random),
+            tracker: tracker.clone(),
+        })?;
+        let intake = Intake::new(IntakeParts {
+            store: store.clone(),
+            applications: config.applications.clone(),
+            deliverer: deliverer.clone(),
+            clock: Arc::clone(&clock),
+            tolerance: TimeDelta::from_std(config.notification_tolerance).unwrap_or(TimeDelta::MAX),
+        });
+        let endpoints = Endpoints::new(
+            store.clone(),
+            deliverer.clone(),
+            Arc::clone(&clock),
+            random.clone(),
+        );
         let metrics = telemetry::metrics()?;
         let proxy = Proxy::new(ProxyParts {
             store: store.clone(),
@@ -159,6 +182,8 @@ impl App {
             replica,
             refresher,
             proxy,
+            intake,
+            endpoints,
             provider,
             applications: config.applications,
             branding,

@@ -75,6 +75,8 @@ pub(super) fn spawn(
         }
     }));
     let (app, until) = owned();
+    tracker.spawn(async move { app.endpoints.deliverer().run(until).await });
+    let (app, until) = owned();
     let flushes = tracker.clone();
     tracker.spawn(every(UPKEEP_INTERVAL, until, move || {
         app.proxy.forget_old();
@@ -185,6 +187,10 @@ async fn purged(app: &AppState, retention: Retention) -> Result<u64, StoreError>
             .await?;
         removed += app
             .store
+            .purge_notifications(id, now - retention.notifications, PURGED_AT_ONCE)
+            .await?;
+        removed += app
+            .store
             .purge_refresh_attempts(id, now - retention.attempts, PURGED_AT_ONCE)
             .await?;
         removed += app
@@ -204,6 +210,19 @@ pub(super) async fn flush_usage(app: &AppState) {
 
 /// Sets the gauges that are read from the store.
 async fn measure(app: &AppState) {
+    measure_connections(app).await;
+    match app.store.delivery_backlog().await {
+        Ok(backlog) => {
+            metrics::gauge!("connector_deliveries", "status" => "pending").set(as_gauge(backlog.pending));
+            metrics::gauge!("connector_deliveries", "status" => "dead").set(as_gauge(backlog.dead));
+            let waited = backlog.oldest.map_or(0, |at| (app.clock.now() - at).num_seconds());
+            metrics::gauge!("connector_delivery_oldest_pending_seconds").set(as_gauge(waited));
+        }
+        Err(error) => tracing::warn!(%error, "deliveries could not be counted"),
+    }
+}
+
+async fn measure_connections(app: &AppState) {
     let overview = match app.store.overview(None).await {
         Ok(overview) => overview,
         Err(error) => {

@@ -82,6 +82,11 @@ impl Endpoints {
         }
     }
 
+    /// Who delivers.
+    pub fn deliverer(&self) -> &Deliverer {
+        &self.deliverer
+    }
+
     /// Makes an endpoint, and gives it with its secret, which is shown at this time only.
     pub async fn create(
         &self,

@@ -58,6 +58,8 @@ pub mod scope {
         ConnectionsWrite = "connections:write",
         ConnectionsRevoke = "connections:revoke",
         ConnectionsImport = "connections:import",
+        EventsRead = "events:read",
+        EventsWrite = "events:write",
         Admin = "admin",
     }
 }
@@ -159,6 +161,8 @@ mod tests {
         holds::<scope::ConnectionsWrite>();
         holds::<scope::ConnectionsRevoke>();
         holds::<scope::ConnectionsImport>();
+        holds::<scope::EventsRead>();
+        holds::<scope::EventsWrite>();
         holds::<scope::Admin>();
     }
 

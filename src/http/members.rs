@@ -86,6 +86,11 @@ impl Members {
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the member is there and null, which means something else than absent to a few.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(Value::is_null)
+    }
+
     /// A text.
     pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         if let Value::String(text) = self.value(name)? {

@@ -24,6 +24,7 @@ pub mod request_id;
 mod routes;
 pub mod server;
 mod session;
+mod webhooks;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use self::cookies::Cookies;
 use crate::connect::{ConnectFlow, ReturnUrls, Revoker};
 use crate::domain::clock::Clock;
 use crate::domain::random::Random;
+use crate::events::{Endpoints, Intake};
 use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::application::Applications;
 use crate::proxy::Proxy;
@@ -70,6 +72,10 @@ pub struct Services {
     pub refresher: Refresher,
     /// How calls are proxied.
     pub proxy: Proxy,
+    /// How notifications come in.
+    pub intake: Intake,
+    /// Event endpoints and their deliveries.
+    pub endpoints: Endpoints,
     /// Mercado Pago's API, for verifying imported tokens.
     pub provider: ProviderApi,
     /// The configured applications.

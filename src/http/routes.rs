@@ -4,7 +4,7 @@ use axum::Router;
 
 use super::edge::nothing_here;
 use super::server::Site;
-use super::{AppState, api, assets, connect_pages, console, docs, ops};
+use super::{AppState, api, assets, connect_pages, console, docs, ops, webhooks};
 
 /// Whom a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn site(audience: Audience, state: AppState) -> Site {
 
 /// Sellers and Mercado Pago.
 fn public() -> Router<AppState> {
-    connect_pages::router()
+    connect_pages::router().merge(webhooks::router())
 }
 
 /// The platform and the admins.

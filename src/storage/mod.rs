@@ -284,6 +284,7 @@ pub(crate) mod tests {
         prepare_all(&store, &statements()).await;
         let only_there = [
             connections::POSTGRES_STATEMENTS,
+            deliveries::POSTGRES_STATEMENTS,
             refreshes::POSTGRES_STATEMENTS,
             replicas::POSTGRES_STATEMENTS,
         ]

@@ -6,6 +6,9 @@ mod audit_log;
 mod connect_links;
 pub(super) mod connections;
 mod cursor;
+mod deliveries;
+mod event_endpoints;
+mod events;
 mod import;
 #[cfg(test)]
 mod tests;
@@ -44,6 +47,7 @@ const MAX_LIMIT: i64 = 200;
     tags(
         (name = "Connect links", description = "How sellers come in"),
         (name = "Connections", description = "Sellers who came in"),
+        (name = "Events", description = "What happened, and who is told of it"),
         (name = "API keys", description = "The platform's credentials"),
         (name = "Audit log", description = "Who did what"),
     ),
@@ -104,6 +108,22 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(connections::refresh_connection))
         .routes(routes!(api_keys::list_api_keys, api_keys::create_api_key))
         .routes(routes!(api_keys::revoke_api_key))
+        .routes(routes!(
+            event_endpoints::list_event_endpoints,
+            event_endpoints::create_event_endpoint
+        ))
+        .routes(routes!(
+            event_endpoints::get_event_endpoint,
+            event_endpoints::update_event_endpoint,
+            event_endpoints::delete_event_endpoint
+        ))
+        .routes(routes!(event_endpoints::rotate_event_endpoint_secret))
+        .routes(routes!(event_endpoints::test_event_endpoint))
+        .routes(routes!(event_endpoints::replay_events))
+        .routes(routes!(events::list_events))
+        .routes(routes!(events::get_event))
+        .routes(routes!(deliveries::list_deliveries))
+        .routes(routes!(deliveries::retry_delivery))
         .routes(routes!(audit_log::list_audit_log))
 }
 
