@@ -215,7 +215,9 @@ async fn measure(app: &AppState) {
         Ok(backlog) => {
             metrics::gauge!("connector_deliveries", "status" => "pending").set(as_gauge(backlog.pending));
             metrics::gauge!("connector_deliveries", "status" => "dead").set(as_gauge(backlog.dead));
-            let waited = backlog.oldest.map_or(0, |at| (app.clock.now() - at).num_seconds());
+            let waited = backlog
+                .oldest
+                .map_or(0, |at| (app.clock.now() - at).num_seconds());
             metrics::gauge!("connector_delivery_oldest_pending_seconds").set(as_gauge(waited));
         }
         Err(error) => tracing::warn!(%error, "deliveries could not be counted"),

@@ -183,8 +183,12 @@ impl Deliverer {
             let endpoint = Arc::new(endpoint);
             for delivery in claimed {
                 let slot = Slot::take(&self.0, &endpoint.id);
-                let (this, endpoint, secrets, claim) =
-                    (self.clone(), Arc::clone(&endpoint), Arc::clone(&secrets), claim.clone());
+                let (this, endpoint, secrets, claim) = (
+                    self.clone(),
+                    Arc::clone(&endpoint),
+                    Arc::clone(&secrets),
+                    claim.clone(),
+                );
                 parts.tracker.spawn(async move {
                     this.attempt(&endpoint, &secrets, &claim, delivery).await;
                     drop(slot);
@@ -382,7 +386,11 @@ impl Answer {
             };
         }
         let text = String::from_utf8_lossy(&bytes);
-        let text: String = text.chars().filter(|c| !c.is_control()).take(KEPT_ANSWER).collect();
+        let text: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(KEPT_ANSWER)
+            .collect();
         let error = if status.is_redirection() {
             format!("answered {}; redirects are not followed", status.as_u16())
         } else {

@@ -226,7 +226,10 @@ mod tests {
     fn every_form_of_a_private_or_special_address_is_refused() {
         assert!(FORBIDDEN_HOSTS.len() >= 30);
         for host in FORBIDDEN_HOSTS {
-            for url in [format!("https://{host}/hook"), format!("https://{host}:8443/hook")] {
+            for url in [
+                format!("https://{host}/hook"),
+                format!("https://{host}:8443/hook"),
+            ] {
                 assert_eq!(PUBLIC.check(&url), Err(EndpointUrlError::NotPublic), "{url}");
             }
         }
@@ -250,13 +253,29 @@ mod tests {
 
     #[test]
     fn other_schemes_and_credentials_are_refused() {
-        for url in ["http://example.com/", "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/"] {
+        for url in [
+            "http://example.com/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "gopher://example.com/",
+        ] {
             assert_eq!(PUBLIC.check(url), Err(EndpointUrlError::Scheme), "{url}");
         }
-        for url in ["https://a@example.com/", "https://a:b@example.com/", "https://example.com/#x"] {
+        for url in [
+            "https://a@example.com/",
+            "https://a:b@example.com/",
+            "https://example.com/#x",
+        ] {
             assert_eq!(PUBLIC.check(url), Err(EndpointUrlError::Userinfo), "{url}");
         }
-        for url in ["", "example.com", "//example.com", "https://", "https://[::1", "https://1.2.3.4.5.256/"] {
+        for url in [
+            "",
+            "example.com",
+            "//example.com",
+            "https://",
+            "https://[::1",
+            "https://1.2.3.4.5.256/",
+        ] {
             assert!(PUBLIC.check(url).is_err(), "{url}");
         }
         let private = EgressPolicy { allow_private: true };
@@ -268,8 +287,18 @@ mod tests {
     fn one_private_address_among_a_names_addresses_refuses_the_name() {
         let at = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
         assert!(PUBLIC.admit(vec![at("8.8.8.8"), at("2606:4700::1")]).is_ok());
-        for private in ["127.0.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "fd00::1", "100.64.0.1"] {
-            assert!(PUBLIC.admit(vec![at("8.8.8.8"), at(private)]).is_err(), "{private}");
+        for private in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "fd00::1",
+            "100.64.0.1",
+        ] {
+            assert!(
+                PUBLIC.admit(vec![at("8.8.8.8"), at(private)]).is_err(),
+                "{private}"
+            );
         }
     }
 
@@ -278,7 +307,13 @@ mod tests {
         let refused = PUBLIC.resolver().resolve("localhost".parse().unwrap()).await;
         assert!(refused.is_err());
         let private = EgressPolicy { allow_private: true };
-        assert!(private.resolver().resolve("localhost".parse().unwrap()).await.is_ok());
+        assert!(
+            private
+                .resolver()
+                .resolve("localhost".parse().unwrap())
+                .await
+                .is_ok()
+        );
     }
 
     proptest! {

@@ -125,7 +125,10 @@ impl Endpoints {
             change.url = Some(self.deliverer.policy().check(&url)?.into());
         }
         let now = self.clock.now();
-        let changed = self.store.change_endpoint(application, id, change, actor, now).await?;
+        let changed = self
+            .store
+            .change_endpoint(application, id, change, actor, now)
+            .await?;
         self.deliverer.wake();
         changed.ok_or(EndpointError::NotFound)
     }
@@ -185,7 +188,10 @@ impl Endpoints {
     ) -> Result<DeliveryRow, EndpointError> {
         let delivery = self.store.find_delivery(Some(application), id).await?;
         let delivery = delivery.ok_or(EndpointError::NotFound)?;
-        let endpoint = delivery.endpoint_id.parse().map_err(|_| EndpointError::NotFound)?;
+        let endpoint = delivery
+            .endpoint_id
+            .parse()
+            .map_err(|_| EndpointError::NotFound)?;
         self.enabled(application, &endpoint).await?;
         let now = self.clock.now();
         self.store.retry_delivery(id, now).await?;
@@ -224,9 +230,9 @@ impl Endpoints {
                 break;
             }
         }
-        let detail =
-            serde_json::json!({ "since": since, "until": until, "deliveries": replayed.deliveries });
-        self.audit_replay(application, id.as_str(), detail, actor, now).await?;
+        let detail = serde_json::json!({ "since": since, "until": until, "deliveries": replayed.deliveries });
+        self.audit_replay(application, id.as_str(), detail, actor, now)
+            .await?;
         Ok(replayed)
     }
 

@@ -21,7 +21,9 @@ pub enum IntakeError {
     #[error("a notification was refused: {0}")]
     Refused(#[from] NotificationError),
     /// No such application, or one without a webhook secret.
-    #[error("a notification for application `{0}` was refused: set its webhook secret (MERCADOPAGO_WEBHOOK_SECRET)")]
+    #[error(
+        "a notification for application `{0}` was refused: set its webhook secret (MERCADOPAGO_WEBHOOK_SECRET)"
+    )]
     NoSecret(ApplicationId),
     /// The store does not answer; Mercado Pago will come again.
     #[error(transparent)]
@@ -70,7 +72,10 @@ impl Intake {
             Err(_) => "refused",
         };
         metrics::counter!("connector_notifications_total", "outcome" => outcome).increment(1);
-        if matches!(received, Ok(Some(NotificationOutcome::Told | NotificationOutcome::Revoked))) {
+        if matches!(
+            received,
+            Ok(Some(NotificationOutcome::Told | NotificationOutcome::Revoked))
+        ) {
             self.0.deliverer.wake();
         }
         received

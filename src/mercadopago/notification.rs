@@ -176,9 +176,11 @@ impl<'a> Envelope<'a> {
     }
 
     fn is_of(&self, secret: &WebhookSecret, manifest: &str) -> Choice {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104 section 3)")]
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes any key");
+        #[expect(
+            clippy::expect_used,
+            reason = "HMAC takes keys of any length (RFC 2104 section 3)"
+        )]
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes any key");
         mac.update(manifest.as_bytes());
         mac.finalize().into_bytes().as_slice().ct_eq(&self.signature.v1)
     }
@@ -323,8 +325,14 @@ mod tests {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         HeaderMap::from_iter([
-            ("x-signature".parse().unwrap(), format!("ts={ts},v1={hex}").parse().unwrap()),
-            ("x-request-id".parse::<http::HeaderName>().unwrap(), REQUEST_ID.parse().unwrap()),
+            (
+                "x-signature".parse().unwrap(),
+                format!("ts={ts},v1={hex}").parse().unwrap(),
+            ),
+            (
+                "x-request-id".parse::<http::HeaderName>().unwrap(),
+                REQUEST_ID.parse().unwrap(),
+            ),
         ])
     }
 
@@ -347,7 +355,10 @@ mod tests {
                 assert_eq!(check(&signed(&manifest(id, ts), ts), query), Ok(()), "{id} {ts}");
             }
         }
-        let upper = check(&signed(&manifest("ORD01JQ", "1781009491"), "1781009491"), "data.id=ord01jq");
+        let upper = check(
+            &signed(&manifest("ORD01JQ", "1781009491"), "1781009491"),
+            "data.id=ord01jq",
+        );
         assert_eq!(upper, Err(NotificationError::WrongSignature));
     }
 
@@ -393,20 +404,37 @@ mod tests {
     fn what_stands_there_twice_or_does_not_parse_is_refused() {
         let ts = "1781009491";
         let good = signed(&manifest("1", ts), ts);
-        assert_eq!(check(&good, "data.id=1&data.id=1"), Err(NotificationError::Malformed));
+        assert_eq!(
+            check(&good, "data.id=1&data.id=1"),
+            Err(NotificationError::Malformed)
+        );
         let mut twice = good.clone();
         twice.append("x-signature", good["x-signature"].clone());
         assert_eq!(check(&twice, "data.id=1"), Err(NotificationError::Malformed));
         let v1 = "a".repeat(64);
         for header in [
-            "", "ts=1", "v1=00", &format!("ts=,v1={v1}"), &format!("ts=-1,v1={v1}"), &format!("ts=1,ts=1,v1={v1}"),
-            &format!("ts=1,v1={v1}0"), &format!("ts=1 v1={v1}"), &format!("ts=1,v1=g{}", &v1[1..]),
+            "",
+            "ts=1",
+            "v1=00",
+            &format!("ts=,v1={v1}"),
+            &format!("ts=-1,v1={v1}"),
+            &format!("ts=1,ts=1,v1={v1}"),
+            &format!("ts=1,v1={v1}0"),
+            &format!("ts=1 v1={v1}"),
+            &format!("ts=1,v1=g{}", &v1[1..]),
             &format!("ts=12345678901234567,v1={v1}"),
         ] {
             let headers = HeaderMap::from_iter([("x-signature".parse().unwrap(), header.parse().unwrap())]);
-            assert_eq!(check(&headers, "data.id=1"), Err(NotificationError::Unsigned), "{header}");
+            assert_eq!(
+                check(&headers, "data.id=1"),
+                Err(NotificationError::Unsigned),
+                "{header}"
+            );
         }
-        assert_eq!(check(&HeaderMap::new(), "data.id=1"), Err(NotificationError::Unsigned));
+        assert_eq!(
+            check(&HeaderMap::new(), "data.id=1"),
+            Err(NotificationError::Unsigned)
+        );
     }
 
     fn read(query: &str, body: &str) -> Result<Notification, NotificationError> {
@@ -419,8 +447,14 @@ mod tests {
     fn a_body_about_another_object_than_the_signed_one_is_refused() {
         let body = r#"{"id":1,"type":"payment","action":"payment.updated","data":{"id":"7"},"user_id":"42"}"#;
         let good = read("data.id=7&type=payment", body).unwrap();
-        assert_eq!((good.resource_id.as_deref(), good.user_id), (Some("7"), Some(UserId(42))));
-        assert_eq!(read("data.id=8&type=payment", body), Err(NotificationError::OtherObject));
+        assert_eq!(
+            (good.resource_id.as_deref(), good.user_id),
+            (Some("7"), Some(UserId(42)))
+        );
+        assert_eq!(
+            read("data.id=8&type=payment", body),
+            Err(NotificationError::OtherObject)
+        );
         assert_eq!(read("type=payment", body), Err(NotificationError::OtherObject));
         assert!(read("data.id=7", &body.replace("\"7\"", "7")).is_ok());
         assert!(read("data.id=abc", &body.replace('7', "ABC")).is_ok());
@@ -430,17 +464,52 @@ mod tests {
     #[test]
     fn every_topic_is_read() {
         for (topic, body, resource) in [
-            ("payment", r#"{"id":1,"type":"payment","action":"payment.created","data":{"id":"9"}}"#, Some("9")),
-            ("order", r#"{"id":"a","type":"order","action":"order.processed","data":{"id":"9"}}"#, Some("9")),
-            ("subscription_preapproval", r#"{"id":1,"type":"subscription_preapproval","action":"updated","data":{"id":"9"}}"#, Some("9")),
-            ("topic_claims_integration_wh", r#"{"id":"5f1c","type":"claim","action":"updated","data":{"resource":"/v1/claims/9"}}"#, Some("9")),
-            ("topic_chargebacks_wh", r#"{"id":1,"type":"order","action":"order.charged_back","data":{"id":9}}"#, Some("9")),
-            ("stop_delivery_op_wh", r#"{"id":1,"type":"stop_delivery_op_wh","action":"created","data":{"id":"9"}}"#, Some("9")),
-            ("topic_card_id_wh", r#"{"id":1,"type":"automatic-payments","action":"card.updated","data":{"customer_id":"c","new_card_id":2,"old_card_id":1}}"#, Some("9")),
-            ("point_integration_wh", r#"{"id":1,"action":"state_FINISHED"}"#, Some("9")),
+            (
+                "payment",
+                r#"{"id":1,"type":"payment","action":"payment.created","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "order",
+                r#"{"id":"a","type":"order","action":"order.processed","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "subscription_preapproval",
+                r#"{"id":1,"type":"subscription_preapproval","action":"updated","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "topic_claims_integration_wh",
+                r#"{"id":"5f1c","type":"claim","action":"updated","data":{"resource":"/v1/claims/9"}}"#,
+                Some("9"),
+            ),
+            (
+                "topic_chargebacks_wh",
+                r#"{"id":1,"type":"order","action":"order.charged_back","data":{"id":9}}"#,
+                Some("9"),
+            ),
+            (
+                "stop_delivery_op_wh",
+                r#"{"id":1,"type":"stop_delivery_op_wh","action":"created","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "topic_card_id_wh",
+                r#"{"id":1,"type":"automatic-payments","action":"card.updated","data":{"customer_id":"c","new_card_id":2,"old_card_id":1}}"#,
+                Some("9"),
+            ),
+            (
+                "point_integration_wh",
+                r#"{"id":1,"action":"state_FINISHED"}"#,
+                Some("9"),
+            ),
         ] {
             let read = read(&format!("data.id=9&type={topic}"), body).unwrap();
-            assert_eq!((read.topic.as_str(), read.resource_id.as_deref()), (topic, resource));
+            assert_eq!(
+                (read.topic.as_str(), read.resource_id.as_deref()),
+                (topic, resource)
+            );
         }
     }
 

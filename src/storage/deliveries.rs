@@ -241,7 +241,12 @@ impl Store {
     }
 
     async fn finish_within(&self, tx: &mut Tx, finished: &FinishedAttempt<'_>) -> Result<(), StoreError> {
-        let FinishedAttempt { attempt, endpoint, now, .. } = finished;
+        let FinishedAttempt {
+            attempt,
+            endpoint,
+            now,
+            ..
+        } = finished;
         within!(tx, |c| sqlx::query(INSERT_ATTEMPT)
             .bind(finished.delivery)
             .bind(attempt.number)

@@ -479,7 +479,12 @@ pub(super) async fn disable_within(
         disabled: Some((now, reason)),
         ..endpoint.clone()
     };
-    let audit = audited(&disabled, AuditAction::EventEndpointDisabled, Actor::system(), now);
+    let audit = audited(
+        &disabled,
+        AuditAction::EventEndpointDisabled,
+        Actor::system(),
+        now,
+    );
     insert_audit(tx, &audit, random).await?;
     Ok(true)
 }

@@ -128,7 +128,13 @@ impl Store {
                 "resource_id": notification.resource_id,
                 "body": notification.body,
             });
-            NewEvent::about_notification(new.application, seller.clone(), told, new.received_at, &self.random)
+            NewEvent::about_notification(
+                new.application,
+                seller.clone(),
+                told,
+                new.received_at,
+                &self.random,
+            )
         });
         let id = NotificationId::new(new.received_at, &self.random);
         let inserted = within!(tx, |c| sqlx::query(INSERT_NOTIFICATION)
@@ -226,7 +232,10 @@ impl Store {
     }
 
     /// The notification with this id.
-    pub async fn find_notification(&self, id: &NotificationId) -> Result<Option<NotificationRow>, StoreError> {
+    pub async fn find_notification(
+        &self,
+        id: &NotificationId,
+    ) -> Result<Option<NotificationRow>, StoreError> {
         Ok(read!(&self.database, |c| sqlx::query_as(FIND_NOTIFICATION)
             .bind(id.as_str())
             .fetch_optional(c)

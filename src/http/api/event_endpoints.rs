@@ -111,11 +111,16 @@ fn event_types(members: &mut Members) -> Option<Vec<EventType>> {
     });
     let types = types.filter(|types| !types.is_empty() && !types.contains(&EventType::EndpointTest));
     let Some(mut types) = types else {
-        let known = EventType::ALL.iter().filter(|one| **one != EventType::EndpointTest);
+        let known = EventType::ALL
+            .iter()
+            .filter(|one| **one != EventType::EndpointTest);
         let known: Vec<_> = known.map(|one| one.as_str()).collect();
         members.error(
             "event_types",
-            format!("is a list of one or more of: {}; left out for all", known.join(", ")),
+            format!(
+                "is a list of one or more of: {}; left out for all",
+                known.join(", ")
+            ),
         );
         return None;
     };
@@ -277,7 +282,10 @@ pub(super) async fn update_event_endpoint(
         enabled: request.enabled,
     };
     let application = caller.application().clone();
-    let endpoint = state.endpoints.change(&application, &id, change, caller.actor).await?;
+    let endpoint = state
+        .endpoints
+        .change(&application, &id, change, caller.actor)
+        .await?;
     Ok(Json(EndpointView::of(&endpoint, state.clock.now())))
 }
 
@@ -327,7 +335,11 @@ pub(super) async fn rotate_event_endpoint_secret(
         .endpoints
         .rotate_secret(&application, &id, caller.actor)
         .await?;
-    Ok(Json(EndpointWithSecret::of(&endpoint, &secret, state.clock.now())))
+    Ok(Json(EndpointWithSecret::of(
+        &endpoint,
+        &secret,
+        state.clock.now(),
+    )))
 }
 
 /// Test an event endpoint
@@ -370,7 +382,9 @@ impl FromMembers for ReplayRequest {
         let since = members.time("since");
         let since = members.required("since", since);
         let position = cursor::read(members);
-        let good = position.as_ref().is_none_or(|text| text.parse::<EventId>().is_ok());
+        let good = position
+            .as_ref()
+            .is_none_or(|text| text.parse::<EventId>().is_ok());
         if !good {
             members.error("cursor", "is none of ours");
         }
@@ -415,10 +429,7 @@ pub(super) async fn replay_events(
     JsonBody(request): JsonBody<ReplayRequest>,
 ) -> Result<Json<ReplayAnswer>, ApiError> {
     let application = caller.application().clone();
-    let range = (
-        request.since,
-        request.until.unwrap_or_else(|| state.clock.now()),
-    );
+    let range = (request.since, request.until.unwrap_or_else(|| state.clock.now()));
     let replayed = state
         .endpoints
         .replay(&application, &id, range, request.cursor, caller.actor)
