@@ -9,6 +9,7 @@ mod connect_links;
 mod connections;
 mod demo;
 mod doctor;
+mod events;
 mod keys;
 mod migrate;
 mod openapi;
@@ -63,6 +64,15 @@ enum Command {
     /// The links that sellers connect by
     #[command(subcommand)]
     ConnectLinks(connect_links::ConnectLinks),
+    /// Where the platform is told of events
+    #[command(subcommand)]
+    EventEndpoints(events::EventEndpoints),
+    /// What happened
+    #[command(subcommand)]
+    Events(events::Events),
+    /// What was sent to which event endpoint
+    #[command(subcommand)]
+    Deliveries(events::Deliveries),
     /// Check settings, database, keys, clock and the way to Mercado Pago
     Doctor(doctor::Doctor),
     /// Print the OpenAPI 3.1 document of the API
@@ -103,6 +113,9 @@ impl Command {
             Self::Admins(command) => block_on(command.run()),
             Self::Connections(command) => block_on(command.run()),
             Self::ConnectLinks(command) => block_on(command.run()),
+            Self::EventEndpoints(command) => block_on(command.run()),
+            Self::Events(command) => block_on(command.run()),
+            Self::Deliveries(command) => block_on(command.run()),
             Self::Doctor(command) => block_on(command.run()),
             Self::Openapi => openapi::run(),
             Self::Sandbox(command) => block_on(command.run()),

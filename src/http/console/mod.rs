@@ -8,6 +8,9 @@ mod audit_log;
 mod connect_links;
 mod connections;
 mod csv;
+mod deliveries;
+mod event_endpoints;
+mod notifications;
 mod overview;
 mod settings;
 mod sign_in;
@@ -57,6 +60,11 @@ pub(super) fn router() -> Router<AppState> {
         )
         .route("/console/connect-links/new", get(connect_links::show_form))
         .route("/console/connect-links", post(connect_links::create_connect_link))
+        .route("/console/notifications", get(notifications::list_notifications))
+        .route("/console/deliveries", get(deliveries::list_deliveries))
+        .route("/console/deliveries/{id}", get(deliveries::show_delivery))
+        .route("/console/deliveries/{id}/retry", post(deliveries::retry_delivery))
+        .merge(endpoint_routes())
         .route(
             "/console/api-keys",
             get(api_keys::list_api_keys).post(api_keys::create_api_key),
@@ -76,6 +84,24 @@ pub(super) fn router() -> Router<AppState> {
         )
         .route("/console/audit-log", get(audit_log::list_audit_log))
         .route("/console/settings", get(settings::show_settings))
+}
+
+fn endpoint_routes() -> Router<AppState> {
+    let at = |action: &str| format!("/console/event-endpoints/{{id}}/{action}");
+    Router::new()
+        .route(
+            "/console/event-endpoints",
+            get(event_endpoints::list_event_endpoints).post(event_endpoints::create_event_endpoint),
+        )
+        .route(&at("test"), post(event_endpoints::test_event_endpoint))
+        .route(&at("replay"), post(event_endpoints::replay_events))
+        .route(&at("enable"), post(event_endpoints::enable_event_endpoint))
+        .route(&at("disable"), post(event_endpoints::disable_event_endpoint))
+        .route(&at("rotate-secret"), post(event_endpoints::rotate_secret))
+        .route(
+            &at("delete"),
+            get(event_endpoints::confirm_delete).post(event_endpoints::delete_event_endpoint),
+        )
 }
 
 /// What stands around a page for this admin.
@@ -117,6 +143,11 @@ fn notice(query: &Query) -> Option<Notice> {
         "refreshed" => good("The token was refreshed."),
         "revoked" => good("The connection was revoked. Its tokens are destroyed."),
         "key-revoked" => good("The API key was revoked."),
+        "queued" => good("It is in line and will be sent."),
+        "queued-partly" => good("The first 10,000 events are in line; replay the rest by the API."),
+        "enabled" => good("The endpoint is enabled. What waited for it is sent now."),
+        "disabled" => good("The endpoint is disabled: it is told nothing."),
+        "endpoint-deleted" => good("The endpoint was deleted."),
         "removed" => good("The account was removed and its sessions ended."),
         _ => {
             let code = ProblemCode::ALL

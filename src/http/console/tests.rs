@@ -9,13 +9,16 @@ use crate::mercadopago::peer::json;
 use crate::storage::Role;
 
 /// Every page, for a site with `seller-1`.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 13] = [
     "/console",
     "/console/connections",
     "/console/connections.csv",
     "/console/connections/default/seller-1",
     "/console/connections/default/seller-1/revoke",
     "/console/connect-links/new",
+    "/console/notifications",
+    "/console/deliveries",
+    "/console/event-endpoints",
     "/console/api-keys",
     "/console/team",
     "/console/audit-log",
@@ -23,7 +26,7 @@ const PAGES: [&str; 10] = [
 ];
 
 /// Every form with the least role that may send it.
-const FORMS: [(&str, Role); 9] = [
+const FORMS: [(&str, Role); 17] = [
     ("/console/connections/default/seller-1/refresh", Role::Operator),
     ("/console/connections/default/seller-1/revoke", Role::Operator),
     ("/console/connect-links", Role::Operator),
@@ -39,6 +42,35 @@ const FORMS: [(&str, Role); 9] = [
     ),
     (
         "/console/team/adm_00000000000000000000000000000000/reset-password",
+        Role::Owner,
+    ),
+    (
+        "/console/deliveries/dlv_00000000000000000000000000000000/retry",
+        Role::Operator,
+    ),
+    ("/console/event-endpoints", Role::Owner),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/test",
+        Role::Owner,
+    ),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/replay",
+        Role::Owner,
+    ),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/enable",
+        Role::Owner,
+    ),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/disable",
+        Role::Owner,
+    ),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/rotate-secret",
+        Role::Owner,
+    ),
+    (
+        "/console/event-endpoints/ep_00000000000000000000000000000000/delete",
         Role::Owner,
     ),
     ("/console/sign-out", Role::Viewer),

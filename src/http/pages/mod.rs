@@ -5,6 +5,7 @@
 
 pub(crate) mod console;
 pub(crate) mod docs;
+pub(crate) mod events;
 #[cfg(test)]
 mod samples;
 pub(crate) mod seller;

@@ -3,9 +3,10 @@
 use chrono::{DateTime, Duration, Utc};
 
 use super::console::*;
+use super::events::*;
 use super::{Moment, Tone};
 use crate::domain::scope::Scope;
-use crate::domain::secret::{ApiKeySecret, Password};
+use crate::domain::secret::{ApiKeySecret, EndpointSecret, Password};
 use crate::http::branding::{Branding, Chrome};
 
 const HOSTILE: &str = "<script>alert('x')</script>\"=cmd";
@@ -90,6 +91,7 @@ pub(crate) fn samples() -> Vec<(String, String)> {
     add_sign_in_and_overview(&mut add);
     add_connections(&mut add);
     add_connect_links(&mut add);
+    add_events(&mut add);
     add_access(&mut add);
     add_rest(&mut add);
     pages
@@ -292,6 +294,105 @@ fn add_connect_links(add: &mut Add<'_>) {
             )
             .unwrap(),
             expires: moment(1),
+        },
+    );
+}
+
+fn delivery_line() -> DeliveryLine {
+    DeliveryLine {
+        href: "/console/deliveries/dlv_0197aa".to_owned(),
+        id: "dlv_0197aa".to_owned(),
+        event_type: "notification.received".to_owned(),
+        endpoint_url: HOSTILE.to_owned(),
+        state: Badge {
+            tone: Tone::Warn,
+            label: "failing",
+        },
+        attempts: 3,
+        last: Some(HOSTILE.to_owned()),
+        created: moment(-1),
+        next: Some(moment(1)),
+    }
+}
+
+fn add_events(add: &mut Add<'_>) {
+    let badge = |tone, label| Badge { tone, label };
+    let text = || HOSTILE.to_owned();
+    add(
+        "notifications",
+        &Notifications {
+            shell: shell("Notifications", Place::Notifications),
+            about: text(),
+            topic: text(),
+            unknown_sellers: true,
+            rows: vec![NotificationLine {
+                id: "ntf_0197aa".to_owned(),
+                application: "default".to_owned(),
+                received: moment(0),
+                topic: text(),
+                action: Some(text()),
+                resource_id: Some(text()),
+                user_id: Some(2_345_678_901),
+                seller_id: Some("seller-42".to_owned()),
+                seller_href: Some("/console/connections/default/seller-42".to_owned()),
+                outcome: badge(Tone::Good, "told"),
+                deliveries_href: Some("/console/deliveries?event=evt_0197aa".to_owned()),
+                body: text(),
+            }],
+            pages: Pages::default(),
+        },
+    );
+    add(
+        "deliveries",
+        &Deliveries {
+            shell: shell("Deliveries", Place::Deliveries),
+            statuses: vec![Choice::new("dead", "dead", true)],
+            endpoints: vec![Choice::new("ep_0197aa", HOSTILE, false)],
+            rows: vec![delivery_line()],
+            pages: Pages::default(),
+        },
+    );
+    add(
+        "delivery",
+        &Delivery {
+            shell: shell("notification.received", Place::Deliveries),
+            row: delivery_line(),
+            event_id: "evt_0197aa".to_owned(),
+            body: text(),
+            attempts: vec![AttemptLine {
+                number: 1,
+                started: moment(-1),
+                milliseconds: 12,
+                result: "answered 500".to_owned(),
+                answer: Some(text()),
+            }],
+        },
+    );
+    let endpoint = |id: &str, enabled| EndpointLine {
+        id: id.to_owned(),
+        application: "default".to_owned(),
+        url: "https://platform.example/hooks".to_owned(),
+        description: Some(text()),
+        event_types: vec!["connection.revoked"],
+        state: badge(Tone::Good, "enabled"),
+        enabled,
+        since: Some(moment(-2)),
+        two_secrets_until: Some(moment(1)),
+        deliveries_href: "/console/deliveries?endpoint=ep_0197aa".to_owned(),
+    };
+    add(
+        "event-endpoints",
+        &EventEndpoints {
+            shell: shell("Event endpoints", Place::EventEndpoints),
+            created: Some(CreatedSecret {
+                url: text(),
+                secret: EndpointSecret::new("whsec_sample"),
+            }),
+            rows: vec![endpoint("ep_0197aa", true), endpoint("ep_0197ab", false)],
+            applications: applications(),
+            event_types: vec![Choice::new("connection.revoked", "connection.revoked", true)],
+            url: text(),
+            problem: Some(text()),
         },
     );
 }
