@@ -146,7 +146,7 @@ impl App {
             settings: config.events,
             clock: Arc::clone(&clock),
             random: random.clone(),
-            owner: ReplicaId::new(clock.now(), &random),
+            owner: replica.id().clone(),
             tracker: tracker.clone(),
         })?;
         let intake = Intake::new(IntakeParts {

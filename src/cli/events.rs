@@ -7,15 +7,12 @@ use serde_json::{Value, json};
 
 use super::operator::with_app;
 use super::output::{Format, Output, local, table};
-use crate::domain::clock::Clock as _;
 use crate::domain::event::{Actor, DeliveryStatus, EventType};
 use crate::domain::ids::{ApplicationId, DeliveryId, EventEndpointId, SellerId};
 use crate::domain::secret::EndpointSecret;
 use crate::events::NewEndpoint;
 use crate::http::Services;
-use crate::storage::{
-    DeliveryFilter, DeliveryRow, EndpointChange, EventEndpoint, EventFilter, EventOrder,
-};
+use crate::storage::{DeliveryFilter, DeliveryRow, EndpointChange, EventEndpoint, EventFilter, EventOrder};
 
 /// Rows of a list at most.
 const MOST_ROWS: u32 = 1000;
@@ -136,7 +133,11 @@ pub(super) struct OneDelivery {
 }
 
 fn event_type(text: &str) -> Result<EventType, String> {
-    let known = || EventType::ALL.iter().filter(|one| **one != EventType::EndpointTest);
+    let known = || {
+        EventType::ALL
+            .iter()
+            .filter(|one| **one != EventType::EndpointTest)
+    };
     known().find(|one| one.as_str() == text).copied().ok_or_else(|| {
         let names: Vec<_> = known().map(|one| one.as_str()).collect();
         format!("types are {}", names.join(", "))
@@ -174,7 +175,11 @@ fn endpoint_state(endpoint: &EventEndpoint) -> String {
 fn with_secret(endpoint: &EventEndpoint, secret: &EndpointSecret, format: Format) -> anyhow::Result<()> {
     let mut value = endpoint_value(endpoint);
     value["secret"] = json!(secret.expose());
-    let text = format!("{}\n{}\n\nThe secret is not shown again.", endpoint.id, secret.expose());
+    let text = format!(
+        "{}\n{}\n\nThe secret is not shown again.",
+        endpoint.id,
+        secret.expose()
+    );
     Output::new(format).result(&value, &text)
 }
 
@@ -315,9 +320,7 @@ impl ListEvents {
             limit: self.limit,
         };
         let events = app.store.list_events(&filter).await?.data;
-        let value = |row: &crate::storage::EventRow| {
-            json!({ "id": row.id, "type": row.event_type, "timestamp": row.created_at, "data": row.data })
-        };
+        let value = |row: &crate::storage::EventRow| json!({ "id": row.id, "type": row.event_type, "timestamp": row.created_at, "data": row.data });
         let values: Vec<_> = events.iter().map(value).collect();
         let rows = events.iter().map(|row| {
             [
@@ -327,8 +330,7 @@ impl ListEvents {
                 row.id.clone(),
             ]
         });
-        Output::new(self.application.format)
-            .result(&values, &table(["when", "type", "seller", "id"], rows))
+        Output::new(self.application.format).result(&values, &table(["when", "type", "seller", "id"], rows))
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::EgressPolicy;
+use super::group::Group;
 use super::signature::sign;
 use crate::config::EventSettings;
 use crate::domain::clock::Clock;
@@ -70,6 +71,8 @@ pub struct DelivererParts {
 struct Inner {
     parts: DelivererParts,
     client: reqwest::Client,
+    /// Attempts that ended and wait to be written.
+    finished: Group<FinishedAttempt>,
     /// Attempts under way by endpoint.
     under_way: Mutex<HashMap<EventEndpointId, usize>>,
     /// There is something to do, or a slot to do it in.
@@ -113,6 +116,7 @@ impl Deliverer {
         Ok(Self(Arc::new(Inner {
             parts,
             client,
+            finished: Group::default(),
             under_way: Mutex::default(),
             wake: Notify::new(),
             ended: Notify::new(),
@@ -199,7 +203,11 @@ impl Deliverer {
     }
 
     /// Makes the attempt of one delivery now, whenever it is due. Whether it waited for one.
-    pub async fn deliver_now(&self, endpoint: &EventEndpoint, id: &DeliveryId) -> Result<bool, StoreError> {
+    pub async fn deliver_now(
+        &self,
+        endpoint: &Arc<EventEndpoint>,
+        id: &DeliveryId,
+    ) -> Result<bool, StoreError> {
         let parts = &self.0.parts;
         let now = parts.clock.now();
         let claim = self.new_claim();
@@ -238,7 +246,7 @@ impl Deliverer {
 
     async fn attempt(
         &self,
-        endpoint: &EventEndpoint,
+        endpoint: &Arc<EventEndpoint>,
         secrets: &[EndpointSecret],
         claim: &str,
         delivery: ClaimedDelivery,
@@ -268,9 +276,9 @@ impl Deliverer {
             tracing::warn!(endpoint = %endpoint.id, reason = reason.as_str(), "an event endpoint is disabled");
         }
         let finished = FinishedAttempt {
-            claim,
-            endpoint,
-            delivery: &delivery.id,
+            claim: claim.to_owned(),
+            endpoint: Arc::clone(endpoint),
+            delivery: delivery.id,
             attempt: DeliveryAttempt {
                 number: delivery.attempts + 1,
                 started_at,
@@ -283,9 +291,14 @@ impl Deliverer {
             disable,
             now,
         };
-        if let Err(error) = parts.store.finish_attempts(&[finished]).await {
-            // The lease ends, and it is delivered again.
-            tracing::error!(%error, delivery = delivery.id, "the end of a delivery could not be written");
+        self.0.finished.put(finished);
+        let mut turn = self.0.finished.turn().await;
+        while let Some(finished) = turn.take() {
+            if let Err(error) = parts.store.finish_attempts(&finished).await {
+                // The leases end, and they are delivered again.
+                let count = finished.len();
+                tracing::error!(%error, count, "the end of deliveries could not be written");
+            }
         }
     }
 

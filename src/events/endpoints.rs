@@ -174,7 +174,7 @@ impl Endpoints {
         let now = self.clock.now();
         let event = NewEvent::about_endpoint(EventType::EndpointTest, application, told, now, &self.random);
         let delivery = self.store.insert_endpoint_test(&event, id).await?;
-        self.deliverer.deliver_now(&endpoint, &delivery).await?;
+        self.deliverer.deliver_now(&Arc::new(endpoint), &delivery).await?;
         let delivery = self.store.find_delivery(Some(application), &delivery).await?;
         delivery.ok_or(EndpointError::NotFound)
     }

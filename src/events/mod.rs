@@ -7,6 +7,7 @@
 mod deliverer;
 mod egress;
 mod endpoints;
+mod group;
 mod intake;
 #[cfg(test)]
 mod scenarios;

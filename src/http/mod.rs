@@ -24,11 +24,11 @@ pub mod request_id;
 mod routes;
 pub mod server;
 mod session;
-mod webhooks;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;

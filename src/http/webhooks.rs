@@ -13,6 +13,7 @@ use super::AppState;
 use super::error::ApiError;
 use super::request_id::RequestId;
 use crate::domain::ids::ApplicationId;
+use crate::domain::problem::ProblemCode;
 use crate::events::IntakeError;
 
 pub(super) fn router() -> Router<AppState> {
@@ -85,6 +86,9 @@ async fn keep(
     let status = match received {
         Ok(_) => StatusCode::OK,
         Err(IntakeError::Store(error)) => return Err(error.into()),
+        Err(error @ IntakeError::BrokenOff) => {
+            return Err(ApiError::new(ProblemCode::StoreUnavailable, error.to_string()));
+        }
         Err(error @ IntakeError::NoSecret(_)) => {
             tracing::warn!("{error}");
             StatusCode::UNAUTHORIZED

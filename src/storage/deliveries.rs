@@ -4,6 +4,8 @@
 //! attempt is leased in the row before it is made: a process that dies with it, or hangs, leaves a row that is due again
 //! when the lease ends. So an event may reach an endpoint twice, and never not at all.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -138,13 +140,13 @@ pub enum Followed {
 
 /// An attempt that was made.
 #[derive(Debug)]
-pub struct FinishedAttempt<'a> {
+pub struct FinishedAttempt {
     /// Who made it: the text that the lease was taken with.
-    pub claim: &'a str,
+    pub claim: String,
     /// The endpoint as it was when the attempt began.
-    pub endpoint: &'a EventEndpoint,
+    pub endpoint: Arc<EventEndpoint>,
     /// The delivery's id.
-    pub delivery: &'a str,
+    pub delivery: String,
     /// What happened.
     pub attempt: DeliveryAttempt,
     /// What follows.
@@ -232,7 +234,7 @@ impl Store {
     }
 
     /// Writes down how attempts ended and what follows, all in one transaction.
-    pub async fn finish_attempts(&self, finished: &[FinishedAttempt<'_>]) -> Result<(), StoreError> {
+    pub async fn finish_attempts(&self, finished: &[FinishedAttempt]) -> Result<(), StoreError> {
         let mut tx = self.database.begin().await?;
         for one in finished {
             self.finish_within(&mut tx, one).await?;
@@ -240,7 +242,7 @@ impl Store {
         tx.commit().await
     }
 
-    async fn finish_within(&self, tx: &mut Tx, finished: &FinishedAttempt<'_>) -> Result<(), StoreError> {
+    async fn finish_within(&self, tx: &mut Tx, finished: &FinishedAttempt) -> Result<(), StoreError> {
         let FinishedAttempt {
             attempt,
             endpoint,
@@ -248,7 +250,7 @@ impl Store {
             ..
         } = finished;
         within!(tx, |c| sqlx::query(INSERT_ATTEMPT)
-            .bind(finished.delivery)
+            .bind(&finished.delivery)
             .bind(attempt.number)
             .bind(attempt.started_at)
             .bind(attempt.duration_ms)
@@ -262,7 +264,7 @@ impl Store {
             Followed::Confirmed => {
                 // Whoever holds the lease by now: it is confirmed.
                 within!(tx, |c| sqlx::query(CONFIRM)
-                    .bind(finished.delivery)
+                    .bind(&finished.delivery)
                     .bind(attempt.number)
                     .bind(*now)
                     .bind(attempt.http_status)
@@ -278,8 +280,8 @@ impl Store {
             Followed::Dead => (DeliveryStatus::Dead, None),
         };
         within!(tx, |c| sqlx::query(FAIL)
-            .bind(finished.delivery)
-            .bind(finished.claim)
+            .bind(&finished.delivery)
+            .bind(&finished.claim)
             .bind(status.as_str())
             .bind(attempt.number)
             .bind(next)

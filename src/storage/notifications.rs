@@ -3,6 +3,8 @@
 //! Guarantees that a notification that was stored has its event (or its revoke) in the same transaction, and that a
 //! repetition changes nothing, whichever replica it comes to.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use super::connections::{find_row_by_user_within, find_row_within, revoke_within};
@@ -12,6 +14,7 @@ use super::{Page, Store, StoreError};
 use crate::domain::connection::StatusReason;
 use crate::domain::event::{Actor, ActorKind, NewEvent, NotificationOutcome};
 use crate::domain::ids::{ApplicationId, NotificationId, SellerId, UserId};
+use crate::mercadopago::application::Application;
 use crate::mercadopago::notification::{LINK_TOPIC, Notification};
 
 statements! {
@@ -30,15 +33,13 @@ statements! {
 
 /// A verified notification that is about to be kept.
 #[derive(Debug)]
-pub struct NewNotification<'a> {
+pub struct NewNotification {
     /// The application whose secret signed it.
-    pub application: &'a ApplicationId,
+    pub application: Arc<Application>,
     /// What it says.
-    pub notification: &'a Notification,
+    pub notification: Notification,
     /// The body as it came.
-    pub raw: &'a str,
-    /// The application's public key, for the event of a revoke.
-    pub public_key: Option<&'a str>,
+    pub raw: String,
     /// `X-Request-Id` of the request, for the audit row of a revoke.
     pub request_id: Option<String>,
     /// When it came.
@@ -90,30 +91,32 @@ pub struct NotificationFilter {
 }
 
 impl Store {
-    /// Keeps a notification and does what follows from it. None if it came before.
-    pub async fn record_notification(
+    /// Keeps notifications and does what follows from each, all in one transaction. What became of each; none if it came
+    /// before.
+    pub async fn record_notifications(
         &self,
-        new: &NewNotification<'_>,
-    ) -> Result<Option<NotificationOutcome>, StoreError> {
+        new: &[NewNotification],
+    ) -> Result<Vec<Option<NotificationOutcome>>, StoreError> {
         let mut tx = self.database.begin().await?;
-        let Some(outcome) = self.record_within(&mut tx, new).await? else {
-            return Ok(None);
-        };
+        let mut outcomes = Vec::with_capacity(new.len());
+        for one in new {
+            outcomes.push(self.record_within(&mut tx, one).await?);
+        }
         tx.commit().await?;
-        if outcome == NotificationOutcome::Revoked {
+        if outcomes.contains(&Some(NotificationOutcome::Revoked)) {
             self.revocations.add();
         }
-        Ok(Some(outcome))
+        Ok(outcomes)
     }
 
     async fn record_within(
         &self,
         tx: &mut Tx,
-        new: &NewNotification<'_>,
+        new: &NewNotification,
     ) -> Result<Option<NotificationOutcome>, StoreError> {
-        let notification = new.notification;
+        let (notification, application) = (&new.notification, &new.application.id);
         let seller = match notification.user_id {
-            Some(user) => find_seller_of_account(tx, new.application, user).await?,
+            Some(user) => find_seller_of_account(tx, application, user).await?,
             None => None,
         };
         let (outcome, revoked) = if notification.topic == LINK_TOPIC {
@@ -128,18 +131,12 @@ impl Store {
                 "resource_id": notification.resource_id,
                 "body": notification.body,
             });
-            NewEvent::about_notification(
-                new.application,
-                seller.clone(),
-                told,
-                new.received_at,
-                &self.random,
-            )
+            NewEvent::about_notification(application, seller.clone(), told, new.received_at, &self.random)
         });
         let id = NotificationId::new(new.received_at, &self.random);
         let inserted = within!(tx, |c| sqlx::query(INSERT_NOTIFICATION)
             .bind(id.as_str())
-            .bind(new.application.as_str())
+            .bind(application.as_str())
             .bind(notification.dedupe_key.as_slice())
             .bind(&notification.topic)
             .bind(notification.action.as_deref())
@@ -148,7 +145,7 @@ impl Store {
             .bind(seller.as_ref().map(SellerId::as_str))
             .bind(outcome.as_str())
             .bind(event.as_ref().map(|event| event.id.as_str()))
-            .bind(new.raw)
+            .bind(&new.raw)
             .bind(new.received_at)
             .execute(c)
             .await
@@ -170,9 +167,9 @@ impl Store {
             revoke_within(
                 tx,
                 &self.random,
-                (new.application, &seller),
+                (application, &seller),
                 reason,
-                new.public_key,
+                new.application.public_key.as_deref(),
                 actor,
                 new.received_at,
             )
@@ -185,7 +182,7 @@ impl Store {
     async fn unlinking(
         &self,
         tx: &mut Tx,
-        new: &NewNotification<'_>,
+        new: &NewNotification,
     ) -> Result<(NotificationOutcome, Option<SellerId>), StoreError> {
         if !new.notification.tells_of_unlinking() {
             return Ok((NotificationOutcome::Recorded, None));
@@ -193,12 +190,12 @@ impl Store {
         let Some((user, at)) = new.notification.unlinked() else {
             return Ok((NotificationOutcome::Ignored, None));
         };
-        let Some(row) = find_row_by_user_within(tx, new.application, user).await? else {
+        let Some(row) = find_row_by_user_within(tx, &new.application.id, user).await? else {
             return Ok((NotificationOutcome::Ignored, None));
         };
         // Again, and locked: no reconnect gets in between.
         let seller = row.connection()?.seller_id;
-        let Some(row) = find_row_within(tx, new.application, &seller).await? else {
+        let Some(row) = find_row_within(tx, &new.application.id, &seller).await? else {
             return Ok((NotificationOutcome::Ignored, None));
         };
         let connection = row.connection()?;

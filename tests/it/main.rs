@@ -14,6 +14,7 @@ mod cli;
 mod connecting;
 mod crash;
 mod demo;
+mod events;
 mod other_provider;
 mod proxy_money;
 mod proxy_wire;

@@ -14,7 +14,7 @@ use crate::support::app::TestApp;
 use crate::support::{API_KEY, CLIENT_ID, CLIENT_SECRET};
 
 /// Where `.ci/run` puts what the suites drive; none where this part of it is not there.
-fn tools(part: &str) -> Option<PathBuf> {
+pub(crate) fn tools(part: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()?
         .join("suite-tools");
@@ -34,7 +34,7 @@ fn tools(part: &str) -> Option<PathBuf> {
     None
 }
 
-fn suite(name: &str) -> PathBuf {
+pub(crate) fn suite(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/suites")
         .join(name)

@@ -50,6 +50,18 @@ fn the_operations_and_their_scopes_are_those_of_the_contract() {
             "GET /v1/connections/{seller_id} connections:read",
             "PATCH /v1/connections/{seller_id} connections:write",
             "POST /v1/connections/{seller_id}/refresh connections:write",
+            "GET /v1/deliveries events:read",
+            "POST /v1/deliveries/{id}/retry events:write",
+            "GET /v1/event-endpoints events:write",
+            "POST /v1/event-endpoints events:write",
+            "DELETE /v1/event-endpoints/{id} events:write",
+            "GET /v1/event-endpoints/{id} events:write",
+            "PATCH /v1/event-endpoints/{id} events:write",
+            "POST /v1/event-endpoints/{id}/replay events:write",
+            "POST /v1/event-endpoints/{id}/rotate-secret events:write",
+            "POST /v1/event-endpoints/{id}/test events:write",
+            "GET /v1/events events:read",
+            "GET /v1/events/{id} events:read",
         ]
     );
 }

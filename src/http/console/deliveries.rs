@@ -41,7 +41,12 @@ pub(super) async fn list_deliveries(
         filter.event_id.as_ref().map_or("", |id| id.as_str()),
     );
     let with = |before: &str| {
-        let parameters = [("status", status), ("endpoint", endpoint), ("event", event), ("before", before)];
+        let parameters = [
+            ("status", status),
+            ("endpoint", endpoint),
+            ("event", event),
+            ("before", before),
+        ];
         address(PATH, &parameters)
     };
     let context = Deliveries {
@@ -70,10 +75,22 @@ pub(super) fn shown(url: &str) -> &str {
 
 fn line(row: &DeliveryRow, endpoints: &[EventEndpoint], now: DateTime<Utc>) -> DeliveryLine {
     let state = match row.status.as_str() {
-        "delivered" => Badge { tone: Tone::Good, label: "delivered" },
-        "dead" => Badge { tone: Tone::Bad, label: "dead" },
-        _ if row.attempts > 0 => Badge { tone: Tone::Warn, label: "failing" },
-        _ => Badge { tone: Tone::Plain, label: "pending" },
+        "delivered" => Badge {
+            tone: Tone::Good,
+            label: "delivered",
+        },
+        "dead" => Badge {
+            tone: Tone::Bad,
+            label: "dead",
+        },
+        _ if row.attempts > 0 => Badge {
+            tone: Tone::Warn,
+            label: "failing",
+        },
+        _ => Badge {
+            tone: Tone::Plain,
+            label: "pending",
+        },
     };
     let endpoint = endpoints.iter().find(|one| one.id.as_str() == row.endpoint_id);
     DeliveryLine {
@@ -104,7 +121,10 @@ pub(super) async fn show_delivery(
     let now = state.clock.now();
     let (id, row) = find(&state, &id).await?;
     let application: ApplicationId = row.application.parse()?;
-    let event = state.store.find_event(&application, &row.event_id.parse()?).await?;
+    let event = state
+        .store
+        .find_event(&application, &row.event_id.parse()?)
+        .await?;
     let attempts = state.store.list_delivery_attempts(&id).await?;
     let endpoints = state.store.list_endpoints(Some(&application)).await?;
     let attempts = attempts.into_iter().map(|attempt| AttemptLine {

@@ -42,7 +42,10 @@ async fn show(
 ) -> Result<Response, Refusal> {
     let now = state.clock.now();
     let endpoints = state.store.list_endpoints(None).await?;
-    let typed = |name: &str| refused.as_ref().map_or("", |(fields, _)| fields.text(name));
+    let typed = |name: &'static str| match &refused {
+        Some((fields, _)) => fields.text(name),
+        None => "",
+    };
     let ticked = |one: &EventType| {
         refused
             .as_ref()
@@ -162,10 +165,12 @@ pub(super) async fn test_event_endpoint(
 ) -> Result<Response, Refusal> {
     let endpoint = find(&state, &id).await?;
     drop(form);
-    Ok(match state.endpoints.test(&endpoint.application, &endpoint.id).await {
-        Ok(delivery) => Redirect::to(&format!("/console/deliveries/{}", delivery.id)).into_response(),
-        Err(error) => back(Err(error)),
-    })
+    Ok(
+        match state.endpoints.test(&endpoint.application, &endpoint.id).await {
+            Ok(delivery) => Redirect::to(&format!("/console/deliveries/{}", delivery.id)).into_response(),
+            Err(error) => back(Err(error)),
+        },
+    )
 }
 
 pub(super) async fn replay_events(
@@ -174,7 +179,9 @@ pub(super) async fn replay_events(
     form: Form<role::Owner>,
 ) -> Result<Response, Refusal> {
     let endpoint = find(&state, &id).await?;
-    let hours = REPLAYS.iter().find(|hours| hours.to_string() == form.fields.text("hours"));
+    let hours = REPLAYS
+        .iter()
+        .find(|hours| hours.to_string() == form.fields.text("hours"));
     let hours = hours.copied().unwrap_or(REPLAYS[0]);
     let now = state.clock.now();
     let range = (now - TimeDelta::hours(hours), now);
@@ -237,7 +244,14 @@ pub(super) async fn rotate_secret(
     match rotated {
         Ok((endpoint, secret)) => {
             let url = shown(&endpoint.url).to_owned();
-            show(&state, shell, StatusCode::OK, Some(CreatedSecret { url, secret }), None).await
+            show(
+                &state,
+                shell,
+                StatusCode::OK,
+                Some(CreatedSecret { url, secret }),
+                None,
+            )
+            .await
         }
         Err(error) => Ok(back(Err(error))),
     }

@@ -36,7 +36,12 @@ pub(super) async fn list_notifications(
     );
     let unknown = if filter.unknown_sellers { "yes" } else { "" };
     let with = |before: &str| {
-        let parameters = [("about", about), ("topic", topic), ("unknown", unknown), ("before", before)];
+        let parameters = [
+            ("about", about),
+            ("topic", topic),
+            ("unknown", unknown),
+            ("before", before),
+        ];
         address(PATH, &parameters)
     };
     let rows = found.data.into_iter().map(|row| NotificationLine {
@@ -46,10 +51,22 @@ pub(super) async fn list_notifications(
             .as_ref()
             .map(|seller| format!("/console/connections/{}/{seller}", row.application)),
         outcome: match row.outcome.as_str() {
-            "told" => Badge { tone: Tone::Good, label: "told" },
-            "revoked" => Badge { tone: Tone::Warn, label: "revoked" },
-            "ignored" => Badge { tone: Tone::Warn, label: "ignored" },
-            _ => Badge { tone: Tone::Plain, label: "recorded" },
+            "told" => Badge {
+                tone: Tone::Good,
+                label: "told",
+            },
+            "revoked" => Badge {
+                tone: Tone::Warn,
+                label: "revoked",
+            },
+            "ignored" => Badge {
+                tone: Tone::Warn,
+                label: "ignored",
+            },
+            _ => Badge {
+                tone: Tone::Plain,
+                label: "recorded",
+            },
         },
         deliveries_href: row
             .event_id

@@ -11,7 +11,7 @@ use marketplace_connector::config::Config;
 use marketplace_connector::domain::clock::{Clock, ManualClock};
 use marketplace_connector::domain::random::Random;
 use marketplace_connector::refresh::{Refresher, Step};
-use marketplace_connector::sandbox::{Client, Sandbox, SandboxOptions};
+use marketplace_connector::sandbox::{Client, Sandbox, SandboxOptions, Webhook};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -48,17 +48,6 @@ impl TestApp {
         let clock = ManualClock::at(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
 
-        let sandbox = Sandbox::new(SandboxOptions {
-            clients: vec![Client {
-                client_id: CLIENT_ID.to_owned(),
-                client_secret: CLIENT_SECRET.to_owned(),
-                redirect_uris: vec![format!("{address}oauth/callback")],
-                webhook: None,
-            }],
-            require_pkce: true,
-            public_url: provider.to_string(),
-            ..SandboxOptions::new(Arc::clone(&shared), Random::system())
-        });
         let mut settings = Settings::from([
             ("OPS_LISTEN_ADDR", String::new()),
             ("PUBLIC_URL", origin(&address)),
@@ -84,6 +73,22 @@ impl TestApp {
             ("SHUTDOWN_GRACE", "1s".to_owned()),
         ]);
         change(&mut settings);
+        // Whoever has a secret for notifications gets some.
+        let webhook = settings.get("MERCADOPAGO_WEBHOOK_SECRET").map(|secret| Webhook {
+            url: format!("{address}webhooks/mercadopago"),
+            secret: secret.clone(),
+        });
+        let sandbox = Sandbox::new(SandboxOptions {
+            clients: vec![Client {
+                client_id: CLIENT_ID.to_owned(),
+                client_secret: CLIENT_SECRET.to_owned(),
+                redirect_uris: vec![format!("{address}oauth/callback")],
+                webhook,
+            }],
+            require_pkce: true,
+            public_url: provider.to_string(),
+            ..SandboxOptions::new(Arc::clone(&shared), Random::system())
+        });
         let config = Config::from_source(&|name| settings.get(name).cloned()).unwrap();
         let seams = Seams {
             clock: shared,
