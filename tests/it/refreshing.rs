@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use marketplace_connector::sandbox::{EndReason, Fault};
+use marketplace_connector::sandbox::{EndReason, Fault, OldAccessToken, SandboxOptions};
 use serde_json::json;
 
 use crate::support::app::TestApp;
@@ -56,6 +56,53 @@ async fn nothing_is_spent_before_day_74_and_everybody_is_renewed_by_day_119() {
             .expect(200);
         assert_eq!(call.json()["id"], app.account(account));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_fails_over_a_refresh_whether_the_old_access_token_lives_or_dies_with_it() {
+    for fate in [OldAccessToken::Lives, OldAccessToken::Dies] {
+        let app = TestApp::with_provider(|_| {}, |sandbox| sandbox.old_access_token = fate).await;
+        app.connect_seller("seller-1").await;
+        app.proxied_get("seller-1", "/users/me").await.expect(200);
+        app.advance(TimeDelta::days(119));
+        app.refresh_what_is_due().await;
+        // Within the second in which the old token is still in memory, and after it.
+        app.proxied_get("seller-1", "/v1/payment_methods").await.expect(200);
+        app.advance(TimeDelta::seconds(1));
+        app.proxied_get("seller-1", "/v1/payment_methods").await.expect(200);
+        assert_eq!(app.refreshes(), 1, "{fate:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_gives_no_new_refresh_token_is_served_with_the_old_one() {
+    let app = TestApp::with_provider(|_| {}, |sandbox| sandbox.rotate_refresh_tokens = false).await;
+    app.connect_seller("seller-1").await;
+    for round in 1..=3 {
+        // Before the refresh token's own age counts.
+        app.advance(TimeDelta::days(50));
+        app.platform()
+            .post("/v1/connections/seller-1/refresh", json!({}))
+            .await
+            .expect(200);
+        app.proxied_get("seller-1", "/users/me").await.expect(200);
+        assert_eq!(app.refreshes(), round);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_without_offline_access_is_connected_flagged_and_works_until_the_token_ends() {
+    let scopes = |sandbox: &mut SandboxOptions| sandbox.scopes = vec!["read".into(), "write".into()];
+    let app = TestApp::with_provider(|_| {}, scopes).await;
+    let connection = app.connect_seller("seller-1").await;
+    assert_eq!(connection["status_reason"], "no_refresh_token");
+    assert_eq!(connection["usable"], true);
+    app.proxied_get("seller-1", "/users/me").await.expect(200);
+    app.advance(TimeDelta::days(181));
+    app.refresh_what_is_due().await;
+    let answer = app.proxied_get("seller-1", "/users/me").await;
+    assert_eq!(answer.problem(), (409, "reconnect_required"));
+    assert_eq!(app.refreshes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,14 @@ impl TestApp {
 
     /// With other settings than the usual ones.
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_provider(change, |_| {}).await
+    }
+
+    /// With other settings, and a sandbox that behaves differently.
+    pub(crate) async fn with_provider(
+        change: impl FnOnce(&mut Settings),
+        change_provider: impl FnOnce(&mut SandboxOptions),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (listener, address) = listen().await;
         let (provider_listener, provider) = listen().await;
@@ -78,7 +86,7 @@ impl TestApp {
             url: format!("{address}webhooks/mercadopago"),
             secret: secret.clone(),
         });
-        let sandbox = Sandbox::new(SandboxOptions {
+        let mut options = SandboxOptions {
             clients: vec![Client {
                 client_id: CLIENT_ID.to_owned(),
                 client_secret: CLIENT_SECRET.to_owned(),
@@ -88,7 +96,9 @@ impl TestApp {
             require_pkce: true,
             public_url: provider.to_string(),
             ..SandboxOptions::new(Arc::clone(&shared), Random::system())
-        });
+        };
+        change_provider(&mut options);
+        let sandbox = Sandbox::new(options);
         let config = Config::from_source(&|name| settings.get(name).cloned()).unwrap();
         let seams = Seams {
             clock: shared,
