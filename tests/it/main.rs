@@ -20,6 +20,7 @@ mod proxy_money;
 mod proxy_wire;
 mod proxying;
 mod refreshing;
+mod sandbox;
 mod sdks;
 mod secrets;
 mod serve;
