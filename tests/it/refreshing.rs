@@ -67,9 +67,13 @@ async fn no_call_fails_over_a_refresh_whether_the_old_access_token_lives_or_dies
         app.advance(TimeDelta::days(119));
         app.refresh_what_is_due().await;
         // Within the second in which the old token is still in memory, and after it.
-        app.proxied_get("seller-1", "/v1/payment_methods").await.expect(200);
+        app.proxied_get("seller-1", "/v1/payment_methods")
+            .await
+            .expect(200);
         app.advance(TimeDelta::seconds(1));
-        app.proxied_get("seller-1", "/v1/payment_methods").await.expect(200);
+        app.proxied_get("seller-1", "/v1/payment_methods")
+            .await
+            .expect(200);
         assert_eq!(app.refreshes(), 1, "{fate:?}");
     }
 }
