@@ -24,4 +24,5 @@ mod sandbox;
 mod sdks;
 mod secrets;
 mod serve;
+mod storm;
 mod support;
