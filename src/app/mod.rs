@@ -56,6 +56,29 @@ impl Default for Seams {
     }
 }
 
+/// Opens the database and makes sure that this process may work on it: migrated, listed among the replicas, with the keys
+/// that it was sealed with.
+async fn open_store(
+    config: &Config,
+    clock: &dyn Clock,
+    random: &Random,
+    migrate: Migrate,
+) -> anyhow::Result<(Store, Replica)> {
+    let vault = Vault::new(config.keyring.clone());
+    let store = Store::open(&config.database_url, vault, random.clone()).await?;
+    if migrate == Migrate::First {
+        store.migrate().await?;
+    }
+    // Listed before the keys are checked, so that a rotation that begins meanwhile sees which keys are here.
+    let replica = Replica::new(clock.now(), config.refresh.lease, random);
+    replica.report(&store, clock).await?;
+    if let Err(error) = store.check_keys(clock.now()).await {
+        replica.leave(&store).await;
+        return Err(error.into());
+    }
+    Ok((store, replica))
+}
+
 /// Whether the database is brought up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Migrate {
@@ -89,22 +112,7 @@ impl App {
         let tls = config.tls.as_ref().map(listeners::tls_config).transpose()?;
         let branding = load_branding(&config.branding)?;
         let rescue = open_rescue(&config.refresh.rescue_dir)?;
-        let store = Store::open(
-            &config.database_url,
-            Vault::new(config.keyring.clone()),
-            random.clone(),
-        )
-        .await?;
-        if migrate == Migrate::First {
-            store.migrate().await?;
-        }
-        // Listed before the keys are checked, so that a rotation that begins meanwhile sees which keys are here.
-        let replica = Replica::new(clock.now(), config.refresh.lease, &random);
-        replica.report(&store, &*clock).await?;
-        if let Err(error) = store.check_keys(clock.now()).await {
-            replica.leave(&store).await;
-            return Err(error.into());
-        }
+        let (store, replica) = open_store(&config, &*clock, &random, migrate).await?;
         access::bootstrap(&store, &config.bootstrap, &*clock, &random).await?;
 
         let tracker = TaskTracker::new();

@@ -80,7 +80,7 @@ impl NewEvent {
     pub fn about_notification(
         application: &ApplicationId,
         seller_id: Option<SellerId>,
-        notification: serde_json::Value,
+        notification: &serde_json::Value,
         now: DateTime<Utc>,
         random: &Random,
     ) -> Self {
@@ -100,7 +100,7 @@ impl NewEvent {
     pub fn about_endpoint(
         event_type: EventType,
         application: &ApplicationId,
-        endpoint: serde_json::Value,
+        endpoint: &serde_json::Value,
         now: DateTime<Utc>,
         random: &Random,
     ) -> Self {

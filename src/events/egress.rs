@@ -114,6 +114,10 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+#[expect(
+    clippy::unnested_or_patterns,
+    reason = "a block a line, as the registry lists them"
+)]
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !matches!(
@@ -135,8 +139,12 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     )
 }
 
-/// Global unicast is 2000::/3; mapped, compatible and translated addresses (NAT64), unique local, link local and multicast
+/// Global unicast is `2000::/3`; mapped, compatible and translated addresses (NAT64), unique local, link local and multicast
 /// ones lie outside of it. Inside are tunnels (Teredo, 6to4), documentation and other special blocks.
+#[expect(
+    clippy::unnested_or_patterns,
+    reason = "a block a line, as the registry lists them"
+)]
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         // 2001::/23: Teredo, benchmarking, ORCHID.

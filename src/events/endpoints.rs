@@ -172,7 +172,7 @@ impl Endpoints {
         let endpoint = self.enabled(application, id).await?;
         let told = serde_json::json!({ "id": id, "url": endpoint.url.split('?').next() });
         let now = self.clock.now();
-        let event = NewEvent::about_endpoint(EventType::EndpointTest, application, told, now, &self.random);
+        let event = NewEvent::about_endpoint(EventType::EndpointTest, application, &told, now, &self.random);
         let delivery = self.store.insert_endpoint_test(&event, id).await?;
         self.deliverer.deliver_now(&Arc::new(endpoint), &delivery).await?;
         let delivery = self.store.find_delivery(Some(application), &delivery).await?;

@@ -473,7 +473,7 @@ pub(super) async fn disable_within(
         "failing_since": endpoint.failing_since,
     });
     let kind = EventType::EndpointDisabled;
-    let event = NewEvent::about_endpoint(kind, &endpoint.application, told, now, random);
+    let event = NewEvent::about_endpoint(kind, &endpoint.application, &told, now, random);
     insert_event(tx, &event).await?;
     let disabled = EventEndpoint {
         disabled: Some((now, reason)),

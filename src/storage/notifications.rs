@@ -131,7 +131,7 @@ impl Store {
                 "resource_id": notification.resource_id,
                 "body": notification.body,
             });
-            NewEvent::about_notification(application, seller.clone(), told, new.received_at, &self.random)
+            NewEvent::about_notification(application, seller.clone(), &told, new.received_at, &self.random)
         });
         let id = NotificationId::new(new.received_at, &self.random);
         let inserted = within!(tx, |c| sqlx::query(INSERT_NOTIFICATION)

@@ -132,7 +132,11 @@ async fn storm(engine: &str, database: Option<String>) {
         .expect(201);
 
     let storm = Arc::new(Storm {
-        client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(22)).build().unwrap(),
+        client: reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(22))
+            .build()
+            .unwrap(),
         url: format!("http://{address}/webhooks/mercadopago"),
         next: AtomicUsize::new(0),
         confirmed: AtomicUsize::new(0),
@@ -161,18 +165,28 @@ async fn storm(engine: &str, database: Option<String>) {
         if count >= all {
             break;
         }
-        assert!(begun.elapsed() < posted + DELIVERED_WITHIN, "only {count} of {all} were delivered");
+        assert!(
+            begun.elapsed() < posted + DELIVERED_WITHIN,
+            "only {count} of {all} were delivered"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let delivered = begun.elapsed();
 
     let (mut events, mut cursor) = (HashSet::new(), String::new());
     loop {
-        let page = service.platform().get(&format!("/v1/events?limit=200{cursor}")).await.expect(200).json();
+        let page = service
+            .platform()
+            .get(&format!("/v1/events?limit=200{cursor}"))
+            .await
+            .expect(200)
+            .json();
         for event in page["data"].as_array().unwrap() {
             events.insert(event["id"].as_str().unwrap().to_owned());
         }
-        let Some(next) = page["next_cursor"].as_str() else { break };
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
         cursor = format!("&cursor={next}");
     }
     let told = told.lock().unwrap();
