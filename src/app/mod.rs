@@ -149,27 +149,7 @@ impl App {
             Arc::clone(&clock),
             tracker.clone(),
         );
-        let deliverer = Deliverer::new(DelivererParts {
-            store: store.clone(),
-            settings: config.events,
-            clock: Arc::clone(&clock),
-            random: random.clone(),
-            owner: replica.id().clone(),
-            tracker: tracker.clone(),
-        })?;
-        let intake = Intake::new(IntakeParts {
-            store: store.clone(),
-            applications: config.applications.clone(),
-            deliverer: deliverer.clone(),
-            clock: Arc::clone(&clock),
-            tolerance: TimeDelta::from_std(config.notification_tolerance).unwrap_or(TimeDelta::MAX),
-        });
-        let endpoints = Endpoints::new(
-            store.clone(),
-            deliverer.clone(),
-            Arc::clone(&clock),
-            random.clone(),
-        );
+        let (intake, endpoints) = open_events(&config, &store, &clock, &random, &replica, &tracker)?;
         let metrics = telemetry::metrics()?;
         let proxy = Proxy::new(ProxyParts {
             store: store.clone(),
@@ -289,6 +269,34 @@ impl App {
         self.state.replica.leave(&self.state.store).await;
         self.state.store.close().await;
     }
+}
+
+/// Notifications in and events out.
+fn open_events(
+    config: &Config,
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    random: &Random,
+    replica: &Replica,
+    tracker: &TaskTracker,
+) -> anyhow::Result<(Intake, Endpoints)> {
+    let deliverer = Deliverer::new(DelivererParts {
+        store: store.clone(),
+        settings: config.events.clone(),
+        clock: Arc::clone(clock),
+        random: random.clone(),
+        owner: replica.id().clone(),
+        tracker: tracker.clone(),
+    })?;
+    let intake = Intake::new(IntakeParts {
+        store: store.clone(),
+        applications: config.applications.clone(),
+        deliverer: deliverer.clone(),
+        clock: Arc::clone(clock),
+        tolerance: TimeDelta::from_std(config.notification_tolerance).unwrap_or(TimeDelta::MAX),
+    });
+    let endpoints = Endpoints::new(store.clone(), deliverer, Arc::clone(clock), random.clone());
+    Ok((intake, endpoints))
 }
 
 fn open_rescue(path: &Path) -> anyhow::Result<RescueDir> {

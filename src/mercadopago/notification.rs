@@ -146,8 +146,9 @@ impl<'a> Envelope<'a> {
         now: DateTime<Utc>,
         tolerance: TimeDelta,
     ) -> Result<(), NotificationError> {
-        let raw = self.manifest(self.data_id.clone());
-        let lower = self.manifest(self.data_id.as_ref().map(|id| id.to_ascii_lowercase()));
+        let raw = self.manifest(self.data_id.as_deref());
+        let lower = self.data_id.as_deref().map(str::to_ascii_lowercase);
+        let lower = self.manifest(lower.as_deref());
         let mut good = Choice::from(0);
         for secret in secrets {
             good |= self.is_of(secret, &raw) | self.is_of(secret, &lower);
@@ -160,10 +161,10 @@ impl<'a> Envelope<'a> {
         in_time.then_some(()).ok_or(NotificationError::OutOfTime)
     }
 
-    fn manifest(&self, data_id: Option<String>) -> String {
+    fn manifest(&self, data_id: Option<&str>) -> String {
         let mut manifest = String::new();
         let pairs = [
-            ("id", data_id.as_deref()),
+            ("id", data_id),
             ("request-id", self.request_id),
             ("ts", Some(self.signature.ts)),
         ];

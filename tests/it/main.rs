@@ -24,5 +24,4 @@ mod sandbox;
 mod sdks;
 mod secrets;
 mod serve;
-mod storm;
 mod support;

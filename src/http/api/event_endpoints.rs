@@ -220,6 +220,10 @@ pub(super) async fn get_event_endpoint(
 }
 
 /// What becomes of an event endpoint; what is left out stays.
+#[expect(
+    clippy::option_option,
+    reason = "left out, null and a value are three different wishes"
+)]
 #[derive(Debug, ToSchema)]
 pub(super) struct EndpointChangeRequest {
     /// Where events are sent from now on; what waits goes there too.

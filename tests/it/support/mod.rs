@@ -5,7 +5,6 @@ pub(crate) mod app;
 pub(crate) mod chromium;
 pub(crate) mod http;
 pub(crate) mod plain_provider;
-pub(crate) mod postgres;
 pub(crate) mod process;
 
 pub(crate) const ENCRYPTION_KEY: &str = "k1:Y2FuYXJ5LWVuY3J5cHRpb24ta2V5LW9mLTMyLWJ5dGU=";
