@@ -1,6 +1,7 @@
 //! What the platform relies on, played on a real store and with receivers that do what each test lays out; on both
 //! engines. Time is advanced.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -119,12 +120,15 @@ impl Got {
     }
 }
 
+/// Status and headers of an answer.
+type Reply = (u16, Vec<(&'static str, String)>);
+
 /// A receiver on a socket of its own.
 #[derive(Clone)]
 struct Receiver {
     address: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
-    answer: Arc<Mutex<(u16, Vec<(&'static str, String)>)>>,
+    answer: Arc<Mutex<Reply>>,
 }
 
 impl Receiver {
@@ -140,6 +144,7 @@ impl Receiver {
         receiver
     }
 
+    #[expect(clippy::unused_async, reason = "axum calls a handler as a future")]
     async fn receive(State(this): State<Self>, headers: HeaderMap, body: Bytes) -> Response {
         this.got.lock().unwrap().push(Got { headers, body });
         let (status, headers) = this.answer.lock().unwrap().clone();
@@ -274,12 +279,14 @@ impl Stage {
         let ts = self.clock.now().timestamp();
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
         mac.update(format!("id:{data_id};request-id:r-1;ts:{ts};").as_bytes());
-        let v1: String = mac
+        let v1 = mac
             .finalize()
             .into_bytes()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .fold(String::new(), |mut hex, byte| {
+                write!(hex, "{byte:02x}").unwrap();
+                hex
+            });
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", "r-1".parse().unwrap());
         headers.insert("x-signature", format!("ts={ts},v1={v1}").parse().unwrap());
@@ -301,7 +308,7 @@ impl Stage {
         self.notify("payment", "7", &body).await.unwrap()
     }
 
-    fn unlinking(&self, user: i64, at: DateTime<Utc>) -> Value {
+    fn unlinking(user: i64, at: DateTime<Utc>) -> Value {
         json!({ "id": 1, "type": "mp-connect", "action": "application.deauthorized", "data": { "id": user.to_string() },
             "user_id": user, "date_created": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true) })
     }
@@ -474,7 +481,7 @@ async fn a_refused_notification_leaves_nothing(stage: Stage) {
 async fn an_unlinking_revokes_and_the_event_names_the_seller(stage: Stage) {
     stage.connect("seller-1", 42).await;
     stage.clock.advance(Duration::days(1));
-    let body = stage.unlinking(42, stage.clock.now());
+    let body = Stage::unlinking(42, stage.clock.now());
     let outcome = stage.notify("mp-connect", "42", &body).await.unwrap();
     assert_eq!(outcome, Some(NotificationOutcome::Revoked));
     let revoked = (Status::Revoked, Some(StatusReason::RevokedBySeller));
@@ -492,7 +499,7 @@ async fn a_late_retry_of_an_unlinking_changes_nothing_after_a_reconnect(stage: S
     stage.connect("seller-1", 42).await;
     let unlinked_at = stage.clock.now() + Duration::hours(1);
     stage.clock.advance(Duration::hours(2));
-    let mut body = stage.unlinking(42, unlinked_at);
+    let mut body = Stage::unlinking(42, unlinked_at);
     stage.notify("mp-connect", "42", &body).await.unwrap();
     stage.connect("seller-1", 42).await;
     assert_eq!(stage.status("seller-1").await.0, Status::Active);
@@ -508,11 +515,11 @@ async fn a_late_retry_of_an_unlinking_changes_nothing_after_a_reconnect(stage: S
 
 async fn an_unlinking_that_does_not_agree_with_itself_is_ignored(stage: Stage) {
     stage.connect("seller-1", 42).await;
-    let mut body = stage.unlinking(43, stage.clock.now());
+    let mut body = Stage::unlinking(43, stage.clock.now());
     body["user_id"] = json!(42);
     let outcome = stage.notify("mp-connect", "43", &body).await.unwrap();
     assert_eq!(outcome, Some(NotificationOutcome::Ignored));
-    let mut linked = stage.unlinking(42, stage.clock.now());
+    let mut linked = Stage::unlinking(42, stage.clock.now());
     linked["action"] = json!("application.authorized");
     linked["id"] = json!(2);
     let outcome = stage.notify("mp-connect", "42", &linked).await.unwrap();

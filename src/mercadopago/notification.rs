@@ -309,6 +309,8 @@ fn digest(parts: &[Option<&str>]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -319,12 +321,14 @@ mod tests {
     fn signed(manifest: &str, ts: &str) -> HeaderMap {
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
         mac.update(manifest.as_bytes());
-        let hex: String = mac
+        let hex = mac
             .finalize()
             .into_bytes()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .fold(String::new(), |mut hex, byte| {
+                write!(hex, "{byte:02x}").unwrap();
+                hex
+            });
         HeaderMap::from_iter([
             (
                 "x-signature".parse().unwrap(),
