@@ -100,6 +100,7 @@ pub struct App {
     poll_interval: Duration,
     retention: Retention,
     shutdown: ShutdownSettings,
+    after_restore: bool,
     tls: Option<Arc<rustls::ServerConfig>>,
     /// Holds refreshes, exchanges and workers.
     tracker: TaskTracker,
@@ -190,9 +191,19 @@ impl App {
             poll_interval: config.refresh.poll_interval,
             retention: config.retention,
             shutdown: config.shutdown,
+            after_restore: false,
             tls,
             tracker,
         })
+    }
+
+    /// Lets it look through the connections of a restored backup before anything is refreshed because it is due.
+    #[must_use]
+    pub fn after_restore(self) -> Self {
+        Self {
+            after_restore: true,
+            ..self
+        }
     }
 
     /// The services, for commands that do what the API does.
@@ -228,6 +239,7 @@ impl App {
             &self.rescue,
             self.poll_interval,
             self.retention,
+            self.after_restore,
             &stop_working,
         );
         let mut servers = listeners.serve(

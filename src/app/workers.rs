@@ -22,6 +22,11 @@ const GAUGES_INTERVAL: Duration = Duration::from_secs(15);
 /// Histograms are folded so often; between two foldings each observation costs memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
+const CHAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a replica that chains the audit log keeps the others from it.
+const CHAIN_LEASE: TimeDelta = TimeDelta::seconds(60);
+/// So many audit rows are chained in one transaction.
+const CHAINED_AT_ONCE: u32 = 500;
 /// So many rows are removed in one transaction.
 const PURGED_AT_ONCE: u32 = 500;
 /// How long an ended link still answers that it is over, instead of being unknown.
@@ -34,14 +39,26 @@ pub(super) fn spawn(
     rescue: &RescueDir,
     poll_interval: Duration,
     retention: Retention,
+    after_restore: bool,
     stop: &CancellationToken,
 ) {
     let owned = || (state.clone(), stop.clone());
     let (app, until) = owned();
-    tracker.spawn(every(poll_interval, until, move || {
-        let app = app.clone();
-        async move { renew(&app).await }
-    }));
+    tracker.spawn(async move {
+        if after_restore
+            && until
+                .run_until_cancelled(verify_restored(&app, poll_interval))
+                .await
+                .is_none()
+        {
+            return;
+        }
+        every(poll_interval, until, move || {
+            let app = app.clone();
+            async move { renew(&app).await }
+        })
+        .await;
+    });
     let (app, until) = owned();
     let rescue = rescue.clone();
     tracker.spawn(every(RESCUE_INTERVAL, until, move || {
@@ -50,6 +67,11 @@ pub(super) fn spawn(
             apply_rescued(&rescue, &app).await;
             Step::Idle
         }
+    }));
+    let (app, until) = owned();
+    tracker.spawn(every(CHAIN_INTERVAL, until, move || {
+        let app = app.clone();
+        async move { chain_audit(&app).await }
     }));
     let (app, until) = owned();
     tracker.spawn(every(REPORT_INTERVAL, until, move || {
@@ -116,6 +138,14 @@ async fn every<F: Future<Output = Step>>(
     }
 }
 
+/// Looks through a restored backup; from the start again where the store fails meanwhile, which spends nothing twice.
+async fn verify_restored(app: &AppState, retry: Duration) {
+    while let Err(error) = app.refresher.verify_restored(&app.provider).await {
+        tracing::error!(%error, "the restored connections could not be looked through; it is tried again");
+        tokio::time::sleep(retry).await;
+    }
+}
+
 async fn renew(app: &AppState) -> Step {
     app.refresher.step().await.unwrap_or_else(|error| {
         tracing::error!(%error, "the worker could not look for due refreshes");
@@ -155,6 +185,33 @@ pub(super) async fn apply_rescued(rescue: &RescueDir, app: &AppState) {
                 error = format!("{error:#}"),
                 "a rescue file could not be applied; it is tried again"
             );
+        }
+    }
+}
+
+/// Chains new rows of the audit log, if no other replica does.
+async fn chain_audit(app: &AppState) -> Step {
+    if app.replica.excessive_skew().is_some() {
+        return Step::Idle;
+    }
+    let chained = async {
+        let now = app.clock.now();
+        let leased = app
+            .store
+            .take_lease("audit_chain", app.replica.id(), now, now + CHAIN_LEASE)
+            .await?;
+        if leased {
+            app.store.chain_audit(CHAINED_AT_ONCE).await
+        } else {
+            Ok(0)
+        }
+    };
+    match chained.await {
+        Ok(0) => Step::Idle,
+        Ok(rows) => Step::Worked(usize::try_from(rows).unwrap_or(usize::MAX)),
+        Err(error) => {
+            tracing::warn!(%error, "the audit log could not be chained; it is tried again");
+            Step::Idle
         }
     }
 }

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::export::{Export, unsealed};
 use super::operator::{Operator, with_app};
 use super::output::{Format, Output, local, table};
 use crate::domain::connection::{Connection, RefreshAttempt, Status, StatusReason, Trigger};
@@ -36,7 +37,11 @@ pub(super) enum Connections {
     /// End a connection: its tokens are destroyed at once
     Revoke(One),
     /// Take over connections from elsewhere, one JSON object per line with the members of `POST /v1/connections`
+    ///
+    /// Sealed tokens of an export are opened with `ENCRYPTION_KEYS`.
     Import(Import),
+    /// Write out the connections, one JSON object per line, for another installation's import; tokens are sealed
+    Export(Export),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +97,7 @@ impl Connections {
             Self::Show(arguments) => arguments.show(&Operator::open().await?).await,
             Self::Refresh(arguments) => with_app(async |app| arguments.refresh(app).await).await,
             Self::Revoke(arguments) => with_app(async |app| arguments.revoke(app).await).await,
+            Self::Export(arguments) => arguments.run().await,
             Self::Import(arguments) => with_app(async |app| arguments.run(app).await).await,
         }
     }
@@ -228,6 +234,13 @@ impl Import {
             if line.trim().is_empty() {
                 continue;
             }
+            let line = match unsealed(&app.store, &application.id, line) {
+                Ok(line) => line,
+                Err(error) => {
+                    refused.push((index + 1, format!("{error:#}")));
+                    continue;
+                }
+            };
             match import_json(app, application, line.as_bytes(), Actor::operator()).await {
                 Ok(_) => imported += 1,
                 Err(error) => refused.push((index + 1, told(&error))),

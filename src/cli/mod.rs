@@ -5,11 +5,13 @@
 
 mod admins;
 mod api_keys;
+mod audit;
 mod connect_links;
 mod connections;
 mod demo;
 mod doctor;
 mod events;
+mod export;
 mod keys;
 mod migrate;
 mod openapi;
@@ -61,6 +63,9 @@ enum Command {
     /// The sellers' connections
     #[command(subcommand)]
     Connections(connections::Connections),
+    /// The record of who did what
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// The links that sellers connect by
     #[command(subcommand)]
     ConnectLinks(connect_links::ConnectLinks),
@@ -112,6 +117,7 @@ impl Command {
             Self::ApiKeys(command) => block_on(command.run()),
             Self::Admins(command) => block_on(command.run()),
             Self::Connections(command) => block_on(command.run()),
+            Self::Audit(command) => block_on(command.run()),
             Self::ConnectLinks(command) => block_on(command.run()),
             Self::EventEndpoints(command) => block_on(command.run()),
             Self::Events(command) => block_on(command.run()),

@@ -13,6 +13,9 @@ pub(super) struct Serve {
     /// Leave the database as it is: `migrate` is run by somebody else
     #[arg(long)]
     no_migrate: bool,
+    /// The database comes from a backup: try every access token first, and spend a refresh token only where one is dead
+    #[arg(long)]
+    after_restore: bool,
 }
 
 impl Serve {
@@ -27,6 +30,11 @@ impl Serve {
         until_told_to_stop(|stop| async move {
             let listeners = Listeners::bind(&config).await?;
             let app = App::build(config, Seams::default(), migrate).await?;
+            let app = if self.after_restore {
+                app.after_restore()
+            } else {
+                app
+            };
             app.serve(listeners, stop).await
         })
         .await

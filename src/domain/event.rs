@@ -219,6 +219,8 @@ text_enum! {
         ConnectionReconnected = "connection.reconnected",
         /// A token set was imported.
         ConnectionImported = "connection.imported",
+        /// Connections were written out with their tokens in plain.
+        ConnectionsRevealed = "connections.revealed",
         /// A token set was renewed.
         ConnectionRefreshed = "connection.refreshed",
         /// A refresh was asked for by hand.

@@ -11,6 +11,7 @@
 mod breaker;
 mod flight;
 mod rescued;
+mod restored;
 #[cfg(test)]
 mod scenarios;
 mod suspension;
@@ -36,6 +37,7 @@ use crate::replica::Replica;
 use crate::rescue::RescueDir;
 use crate::storage::{OpenConnection, Store, StoreError};
 
+pub use restored::Restored;
 pub use worker::Step;
 
 use breaker::Breakers;

@@ -36,11 +36,11 @@ statements! {
         WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) AND (CAST($2 AS TEXT) IS NULL OR status = $2) \
         AND (CAST($3 AS TEXT) IS NULL OR seller_id LIKE $3 ESCAPE '!' OR CAST(user_id AS TEXT) LIKE $3 ESCAPE '!') \
         AND ((access_token_expires_at < $4 AND status <> 'revoked') OR $4 IS NULL) \
-        AND (CAST($5 AS TEXT) IS NULL OR seller_id > $5 OR (seller_id = $5 AND application > $6)) \
+        AND (seller_id, application) > (COALESCE(CAST($5 AS TEXT), ''), COALESCE(CAST($6 AS TEXT), '')) \
         ORDER BY seller_id, application LIMIT $7");
     COUNT_BY_STATUS = "SELECT status, COUNT(*) FROM connections WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) GROUP BY status";
-    EARLIEST_EXPIRY = "SELECT MIN(access_token_expires_at) FROM connections \
-        WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) AND status <> 'revoked'";
+    EARLIEST_EXPIRY = "SELECT access_token_expires_at FROM connections \
+        WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) AND status <> 'revoked' ORDER BY access_token_expires_at LIMIT 1";
     COUNT_FAILING = "SELECT COUNT(*) FROM connections \
         WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) AND status = 'active' AND refresh_failures > 0";
     INSERT_CONNECTION = "INSERT INTO connections (id, application, seller_id, user_id, client_id, status, generation, scopes, obtained_at, \
@@ -360,6 +360,18 @@ impl Store {
 
     /// A page of connections by seller id.
     pub async fn list_connections(&self, filter: &ConnectionFilter) -> Result<Page<Connection>, StoreError> {
+        let page = self.list_rows(filter).await?;
+        let connections = page.data.iter().map(ConnectionRow::connection);
+        Ok(Page {
+            data: connections.collect::<Result<_, _>>()?,
+            next: page.next,
+        })
+    }
+
+    pub(super) async fn list_rows(
+        &self,
+        filter: &ConnectionFilter,
+    ) -> Result<Page<ConnectionRow>, StoreError> {
         let pattern = filter.q.as_deref().map(contains_pattern);
         let (after_seller, after_application) = match &filter.after {
             Some((seller, application)) => (Some(seller.as_str()), Some(application.as_str())),
@@ -375,10 +387,6 @@ impl Store {
             .bind(i64::from(filter.limit) + 1)
             .fetch_all(c)
             .await)?;
-        let rows = rows
-            .iter()
-            .map(ConnectionRow::connection)
-            .collect::<Result<Vec<_>, _>>()?;
         Ok(Page::of(rows, filter.limit, |last| {
             format!("{}/{}", last.seller_id, last.application)
         }))
@@ -407,7 +415,7 @@ impl Store {
                 .await)?,
             earliest_expiry: read!(&self.database, |c| sqlx::query_scalar(EARLIEST_EXPIRY)
                 .bind(application)
-                .fetch_one(c)
+                .fetch_optional(c)
                 .await)?,
         })
     }

@@ -10,12 +10,14 @@
 mod access;
 mod applications;
 mod audit;
+mod audit_chain;
 mod authorizations;
 mod connections;
 mod deliveries;
 mod dispatch;
 mod event_endpoints;
 mod events;
+mod export;
 mod keys;
 mod notifications;
 mod refreshes;
@@ -33,6 +35,7 @@ use crate::vault::{Keyring, Vault, VaultError};
 pub use access::{Admin, ApiKey, NewAdmin, NewApiKey, Role, Session, SignInLimit};
 pub use applications::{ApplicationState, RecentOutcomes};
 pub use audit::{AuditFilter, AuditRow};
+pub use audit_chain::ChainReport;
 pub use authorizations::{
     Admission, ConnectLink, ConsumedAuthorization, NewAuthorizationRequest, NewConnect, NewConnectLink,
 };
@@ -42,6 +45,7 @@ pub use deliveries::{
 };
 pub use event_endpoints::{EndpointChange, EndpointSecrets, EventEndpoint, MOST_ENDPOINTS};
 pub use events::{EventFilter, EventOrder, EventRow};
+pub use export::ExportedConnection;
 pub use keys::{RotationCursor, RotationStep};
 pub use notifications::{NewNotification, NotificationFilter, NotificationRow};
 pub(crate) use refreshes::retry_after_unknown;
@@ -244,6 +248,7 @@ pub(crate) mod tests {
             access::STATEMENTS,
             applications::STATEMENTS,
             audit::STATEMENTS,
+            audit_chain::STATEMENTS,
             authorizations::STATEMENTS,
             connections::STATEMENTS,
             deliveries::STATEMENTS,

@@ -38,9 +38,10 @@ statements! {
         http_status, error FROM refresh_attempts WHERE connection_id = $1 ORDER BY started_at DESC, id DESC LIMIT $2";
     LIST_DUE = "SELECT id FROM connections WHERE application = $1 AND refresh_due_at <= $2 AND (lease_until IS NULL OR lease_until <= $2) \
         ORDER BY access_token_expires_at LIMIT $3";
-    LIST_TO_WARN = concat!("SELECT ", connection_columns!(), " FROM connections WHERE application = $1 AND status = 'active' \
-        AND access_token_expires_at <= $2 AND access_token_expires_at > $3 AND expiry_marks_told < $4 \
+    LIST_TO_WARN = concat!("SELECT ", connection_columns!(), " FROM connections WHERE application = $1 AND status <> 'revoked' \
+        AND status <> 'reconnect_required' AND access_token_expires_at <= $2 AND access_token_expires_at > $3 AND expiry_marks_told < $4 \
         AND (refresh_failures > 0 OR refresh_due_at IS NULL OR refresh_due_at <= $5) ORDER BY access_token_expires_at LIMIT $6");
+    PUT_OFF = "UPDATE connections SET refresh_due_at = $3, updated_at = $4 WHERE id = $1 AND generation = $2 AND refresh_due_at < $3";
     SET_MARKS = "UPDATE connections SET expiry_marks_told = $3 WHERE id = $1 AND generation = $2 AND expiry_marks_told < $3";
 }
 
@@ -463,6 +464,25 @@ impl Store {
             .fetch_all(c)
             .await)?;
         rows.iter().map(ConnectionRow::connection).collect()
+    }
+
+    /// Moves the due time of a connection to `until`, if it is earlier and the token set is still this one.
+    pub async fn put_off_refresh(
+        &self,
+        connection: &Connection,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.database.begin().await?;
+        within!(&mut tx, |c| sqlx::query(PUT_OFF)
+            .bind(connection.id.as_str())
+            .bind(connection.generation)
+            .bind(until)
+            .bind(now)
+            .execute(c)
+            .await
+            .map(drop))?;
+        tx.commit().await
     }
 
     /// Notes that the first `marks` expiry warnings of this generation are told, with the event that tells the last. False

@@ -17,6 +17,8 @@ mod keyring;
 
 use aes_gcm::aead::{Aead as _, Generate as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub use keyring::{InvalidKeyring, KeyId, Keyring};
@@ -237,6 +239,28 @@ impl Vault {
         let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
         bytes.copy_from_slice(key);
         Ok(DataKey(NamedKey { id, key: bytes }))
+    }
+
+    /// HMAC-SHA-256 of `bytes` under a key derived for `purpose` from the configured key `id`; none when that is not
+    /// configured. The operator's key itself only ever encrypts.
+    pub fn authenticate(&self, id: &KeyId, purpose: &str, bytes: &[u8]) -> Option<[u8; 32]> {
+        Some(self.mac(id, purpose, bytes)?.finalize().into_bytes().into())
+    }
+
+    /// Whether `mac` is what [`Self::authenticate`] gives, compared in constant time.
+    pub fn verify(&self, id: &KeyId, purpose: &str, bytes: &[u8], mac: &[u8]) -> Option<bool> {
+        Some(self.mac(id, purpose, bytes)?.verify_slice(mac).is_ok())
+    }
+
+    fn mac(&self, id: &KeyId, purpose: &str, bytes: &[u8]) -> Option<Hmac<Sha256>> {
+        let key = self.keyring.find(id)?;
+        let keyed = |key: &[u8]| <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).ok();
+        let mut derive = keyed(&*key.key)?;
+        derive.update(purpose.as_bytes());
+        let derived = Zeroizing::new(derive.finalize().into_bytes().to_vec());
+        let mut mac = keyed(&derived)?;
+        mac.update(bytes);
+        Some(mac)
     }
 
     /// The id of the key that wrapped a data key.
