@@ -34,7 +34,7 @@ impl Refresher {
     pub async fn verify_restored(&self, provider: &ProviderApi) -> Result<Restored, StoreError> {
         let mut restored = Restored::default();
         for app in self.0.applications.iter() {
-            let mut pace =
+            let mut rate =
                 tokio::time::interval(Duration::from_secs_f64(1.0 / self.0.settings.rate.per_second()));
             let mut filter = ConnectionFilter {
                 application: Some(app.id.clone()),
@@ -45,7 +45,7 @@ impl Refresher {
             loop {
                 let page = self.0.store.list_connections(&filter).await?;
                 for connection in &page.data {
-                    pace.tick().await;
+                    rate.tick().await;
                     if let Some(open) = self.0.store.open_connection_by_id(&connection.id).await? {
                         self.verify_one(provider, app, &open, &mut restored).await?;
                     }

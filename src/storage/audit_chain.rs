@@ -215,7 +215,11 @@ impl Store {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|half| char::from_digit(u32::from(half), 16))
+        .collect()
 }
 
 #[cfg(test)]
@@ -283,7 +287,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_kind_of_tampering_is_found() {
-        let cases: [(&'static str, &[(i64, i64)], &[i64]); 6] = [
+        type Case = (&'static str, &'static [(i64, i64)], &'static [i64]);
+        let cases: [Case; 6] = [
             (
                 "UPDATE audit_log SET target = 'seller-x' WHERE chain_number = 5",
                 &[],
