@@ -138,10 +138,18 @@ async fn every<F: Future<Output = Step>>(
     }
 }
 
-/// Looks through a restored backup; from the start again where the store fails meanwhile, which spends nothing twice.
+/// Looks through a restored backup, once this replica's clock is right: which token is over is a question of time. From the
+/// start again where the store fails meanwhile, which spends nothing twice.
 async fn verify_restored(app: &AppState, retry: Duration) {
-    while let Err(error) = app.refresher.verify_restored(&app.provider).await {
-        tracing::error!(%error, "the restored connections could not be looked through; it is tried again");
+    loop {
+        if app.replica.excessive_skew().is_none() {
+            match app.refresher.verify_restored(&app.provider).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the restored connections could not be looked through; it is tried again");
+                }
+            }
+        }
         tokio::time::sleep(retry).await;
     }
 }

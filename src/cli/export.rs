@@ -23,7 +23,7 @@ pub(super) struct Export {
     /// The application
     #[arg(long, default_value = "default")]
     application: ApplicationId,
-    /// Write the tokens in plain instead of sealed; audited
+    /// Write the tokens in plain instead of sealed; the audit log says that it was done
     #[arg(long)]
     reveal_tokens: bool,
 }
@@ -37,6 +37,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
     expires_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<&'a str>,
@@ -134,6 +135,7 @@ pub(super) fn unsealed(
     let Ok(seller) = seller.parse::<SellerId>() else {
         return Ok(line);
     };
+    let mut sealed = false;
     for member in ["access_token", "refresh_token"] {
         let Some(text) = members.get(member).and_then(Value::as_str) else {
             continue;
@@ -141,7 +143,11 @@ pub(super) fn unsealed(
         if let Some(opened) = store.open_exported(text, &seller, member, application) {
             let opened = opened.with_context(|| format!("`{member}`"))?;
             members.insert(member.to_owned(), Value::String(opened));
+            sealed = true;
         }
+    }
+    if !sealed {
+        return Ok(line);
     }
     Ok(Zeroizing::new(serde_json::to_string(&members)?))
 }

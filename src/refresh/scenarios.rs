@@ -13,6 +13,7 @@ use crate::domain::event::Actor;
 use crate::domain::ids::{ApplicationId, ReplicaId, SellerId, UserId};
 use crate::domain::schedule::RefreshSchedule;
 use crate::domain::secret::{AccessToken, ClientSecret};
+use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::application::Application;
 use crate::mercadopago::application::tests::application;
 use crate::mercadopago::http_client;
@@ -751,4 +752,60 @@ async fn a_resting_endpoint_is_not_asked() {
         assert!(matches!(error, RefreshError::TokenUnavailable { .. }), "{error}");
     }
     assert_eq!(scene.peer.requests().len(), 5, "the sixth is not asked for");
+}
+
+#[tokio::test]
+async fn after_a_restore_only_dead_access_tokens_spend_their_refresh_token() {
+    let users_me = json(200, r#"{"id":7}"#);
+    let dead = json(401, "{}");
+    let acts = [users_me, dead.clone(), grant(2), dead, refuse(), json(500, "{}")];
+    let scene = Scene::playing(acts).await;
+    let mut ids = Vec::new();
+    for (seller, user) in [("alive", 6), ("dead", 7), ("lost", 8), ("undecided", 9)] {
+        ids.push(scene.connect(seller, user).await);
+    }
+    scene.advance(TimeDelta::days(120));
+    let now = scene.clock.now();
+    let provider = ProviderApi::new(http_client::build().unwrap(), StdDuration::from_secs(10));
+    let restored = scene.refresher.verify_restored(&provider).await.unwrap();
+    let expected = Restored {
+        alive: 1,
+        renewed: 1,
+        lost: 1,
+        undecided: 1,
+    };
+    assert_eq!(restored, expected);
+    let spent = |request: &String| request.contains("refresh_token");
+    assert_eq!(
+        scene
+            .peer
+            .requests()
+            .iter()
+            .filter(|request| spent(request))
+            .count(),
+        2
+    );
+    assert_eq!(scene.token(&ids[1]).await, "APP_USR-2");
+    assert_eq!(
+        scene.open(&ids[2]).await.connection.status,
+        Status::ReconnectRequired
+    );
+    // What lives was due, and is put off within half of the 60 days that are left to it.
+    for id in [&ids[0], &ids[3]] {
+        let connection = scene.open(id).await.connection;
+        let due = connection.refresh_due_at.unwrap();
+        assert!(due >= now && due <= now + TimeDelta::days(30), "{due}");
+        assert_eq!((connection.generation, connection.status), (1, Status::Active));
+    }
+}
+
+#[tokio::test]
+async fn after_a_restore_an_access_token_that_is_over_is_renewed_without_being_tried() {
+    let scene = Scene::playing([grant(2)]).await;
+    let id = scene.connect("seller-1", 7).await;
+    scene.advance(TimeDelta::days(181));
+    let provider = ProviderApi::new(http_client::build().unwrap(), StdDuration::from_secs(10));
+    let restored = scene.refresher.verify_restored(&provider).await.unwrap();
+    assert_eq!((restored.renewed, scene.peer.requests().len()), (1, 1));
+    assert_eq!(scene.token(&id).await, "APP_USR-2");
 }

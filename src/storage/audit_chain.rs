@@ -7,7 +7,7 @@
 //!
 //! Does not show that the newest rows were removed together: for that the head is logged as it grows and told by
 //! [`Store::verify_audit_chain`], to be compared with a copy kept elsewhere. Rows chained under a key that is no longer
-//! configured cannot be verified; they are counted.
+//! configured cannot be verified; they are counted. A row that is not chained yet is protected by nothing.
 
 use std::collections::BTreeMap;
 

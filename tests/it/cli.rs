@@ -129,6 +129,7 @@ fn bad_usage_is_2_and_help_is_0() {
         "api-keys",
         "admins",
         "connections",
+        "audit",
         "connect-links",
         "doctor",
     ] {
@@ -264,6 +265,64 @@ fn an_operator_takes_sellers_over_and_ends_their_connections() {
         "https://evil.example.com/",
     ]);
     assert!(code == 1 && err.contains("RETURN_URL_ALLOWLIST"), "{err}");
+}
+
+#[test]
+fn an_export_is_sealed_and_goes_on_elsewhere_with_the_same_key() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = with(&[("MERCADOPAGO_API_URL", "http://127.0.0.1:9")]);
+    let run_in =
+        |folder: &tempfile::TempDir, arguments: &[&str]| told(&run(folder.path(), arguments, &settings));
+    let imported = |folder: &tempfile::TempDir, lines: &str| {
+        std::fs::write(folder.path().join("sellers.ndjson"), lines).unwrap();
+        run_in(folder, &["connections", "import", "sellers.ndjson"])
+    };
+    let lines = [
+        r#"{"seller_id":"s1","user_id":71,"access_token":"APP_USR-canary-1","refresh_token":"TG-canary-1","expires_in":15552000,"scope":"offline_access read","metadata":{"shop":"a"},"verify":false}"#,
+        r#"{"seller_id":"s2","user_id":72,"access_token":"APP_USR-canary-2","expires_in":15552000,"verify":false}"#,
+        r#"{"seller_id":"s3","user_id":73,"access_token":"APP_USR-canary-3","expires_in":15552000,"verify":false}"#,
+    ];
+    assert_eq!(imported(&old, &lines.join("\n")).0, 0);
+    assert_eq!(run_in(&old, &["connections", "revoke", "s3"]).0, 0);
+
+    let (code, sealed, err) = run_in(&old, &["connections", "export"]);
+    assert_eq!((code, sealed.lines().count()), (0, 2), "{sealed}{err}");
+    assert!(
+        !sealed.contains("canary") && !err.contains("canary"),
+        "{sealed}{err}"
+    );
+
+    // The provider is away: the tokens are not tried.
+    let unverified = sealed.replace("{\"seller_id\"", "{\"verify\":false,\"seller_id\"");
+    // One seller's token does not open as another's.
+    let swapped = unverified.lines().next().unwrap().replace("\"s1\"", "\"s9\"");
+    let (code, out, _) = imported(&new, &swapped);
+    assert!(
+        code == 1 && out.contains("line 1 is refused: `access_token`"),
+        "{out}"
+    );
+    let (code, out, err) = imported(&new, &unverified);
+    assert_eq!(code, 0, "{out}{err}");
+    let plain = |folder| run_in(folder, &["connections", "export", "--reveal-tokens"]).1;
+    let (before, after) = (plain(&old), plain(&new));
+    assert_eq!(before, after);
+    for token in ["APP_USR-canary-1", "TG-canary-1", "APP_USR-canary-2"] {
+        assert!(after.contains(token), "{token} is not in the revealed export");
+    }
+
+    let verify = |folder| -> serde_json::Value {
+        serde_json::from_str(&run_in(folder, &["audit", "verify", "--json"]).1).unwrap()
+    };
+    let told_before = verify(&old);
+    assert_eq!(run_in(&old, &["connections", "export"]).0, 0);
+    assert_eq!(verify(&old), told_before, "a sealed export tells nothing");
+    plain(&old);
+    let rows = |report: &serde_json::Value| report["unchained"].as_i64().unwrap();
+    assert_eq!(
+        rows(&verify(&old)),
+        rows(&told_before) + 1,
+        "a revealed one is audited"
+    );
 }
 
 #[test]

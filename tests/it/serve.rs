@@ -19,8 +19,14 @@ struct Served {
 
 impl Served {
     fn start(folder: &Path, more: &[(&str, &str)]) -> Self {
+        Self::start_with(folder, &[], more)
+    }
+
+    /// With more arguments too.
+    fn start_with(folder: &Path, arguments: &[&str], more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"))
             .arg("serve")
+            .args(arguments)
             .env_clear()
             .envs([
                 ("LISTEN_ADDR", "127.0.0.1:0"),
@@ -307,4 +313,33 @@ fn a_taken_address_is_named_with_its_setting() {
         told.contains(&format!("LISTEN_ADDR: cannot listen on {address}")),
         "{told}"
     );
+}
+
+#[test]
+fn after_a_restore_access_tokens_are_tried_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut before = Served::start(folder.path(), &[]);
+    let seller =
+        r#"{"seller_id":"s1","user_id":71,"access_token":"APP_USR-canary","expires_in":600,"verify":false}"#;
+    let length = seller.len();
+    let head = format!(
+        "POST /v1/connections HTTP/1.1\r\n{KEY}\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    );
+    assert!(before.send(&head, seller).starts_with("HTTP/1.1 201"));
+    assert_eq!(before.stop("-TERM").0, Some(0));
+
+    let (origin, has_arrived, may_answer) = patient_provider();
+    let settings = [("MERCADOPAGO_API_URL", origin.as_str())];
+    let mut served = Served::start_with(folder.path(), &["--after-restore"], &settings);
+    has_arrived.recv_timeout(Duration::from_secs(10)).unwrap();
+    may_answer.send(()).unwrap();
+    let told = (0..MOST_LINES).find_map(|_| {
+        let mut line = String::new();
+        served.log.read_line(&mut line).unwrap();
+        line.contains("the restored connections were looked through")
+            .then_some(line)
+    });
+    let told: serde_json::Value = serde_json::from_str(&told.unwrap()).unwrap();
+    assert_eq!((&told["alive"], &told["lost"]), (&1.into(), &0.into()), "{told}");
+    assert_eq!(served.stop("-TERM").0, Some(0));
 }
