@@ -35,7 +35,8 @@ impl Demo {
             .spawn()
             .unwrap();
         let mut said = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in lines.by_ref() {
             said.push(line.unwrap());
             // The last that it prints is the call that shows a revoked connection.
             if said
@@ -45,6 +46,8 @@ impl Demo {
                 break;
             }
         }
+        // What it says after that is read too: a closed pipe would end it.
+        std::thread::spawn(move || lines.for_each(drop));
         let after = |label: &str| {
             said.iter()
                 .find_map(|line| line.trim_start().strip_prefix(label))
