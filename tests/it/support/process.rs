@@ -1,6 +1,7 @@
 //! The service as whoever runs it meets it: a process of its own, which can be killed in the middle of what it does.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -25,6 +26,11 @@ pub(crate) async fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -
         assert!(begun.elapsed() < READY_WITHIN, "{what} did not happen in time");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// The program: the one that was built with the tests, or the one that `CONNECTOR_BINARY` names (a release build, for figures).
+fn binary() -> OsString {
+    std::env::var_os("CONNECTOR_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_marketplace-connector").into())
 }
 
 /// `serve` with its folder, which outlives the process as a disk does. Dropping it kills the process.
@@ -105,7 +111,7 @@ impl Service {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_marketplace-connector"));
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .envs(&self.settings)
