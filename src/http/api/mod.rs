@@ -1,5 +1,5 @@
 //! The platform's API under `/v1`. Routes and the OpenAPI document come from the same list, so neither can have an operation
-//! that the other lacks; the scope in an operation's `security` is the one that its handler asks for (a test holds both).
+//! that the other lacks (the proxied ones from the proxy's own table); the scope in an operation's `security` is the one that its handler asks for (a test holds both).
 
 mod api_keys;
 mod audit_log;
@@ -10,6 +10,7 @@ mod deliveries;
 mod event_endpoints;
 mod events;
 mod import;
+mod proxied;
 #[cfg(test)]
 mod tests;
 
@@ -41,7 +42,8 @@ const MAX_LIMIT: i64 = 200;
         description = "Connects a marketplace's sellers to Mercado Pago. Every request needs an API key as `Authorization: Bearer \
                        mck_...`, bound to one application; connections of other applications do not exist for it. Errors are \
                        `application/problem+json` (RFC 9457) with a stable `code`, which the header `Connector-Error` repeats. \
-                       Calls to Mercado Pago go through `/proxy/{seller_id}/...` and are described by Mercado Pago.",
+                       Calls to Mercado Pago go through `/proxy/{seller_id}/...`; their bodies are described by Mercado Pago, and \
+                       an error of the connector has the members of Mercado Pago's own errors beside its own.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
@@ -50,6 +52,7 @@ const MAX_LIMIT: i64 = 200;
         (name = "Events", description = "What happened, and who is told of it"),
         (name = "API keys", description = "The platform's credentials"),
         (name = "Audit log", description = "Who did what"),
+        (name = proxied::TAG, description = "Passed on with the seller's token"),
     ),
     components(schemas(Problem, ProblemCode, Fault, FieldError)),
     modifiers(&ApiKeyScheme),
@@ -132,9 +135,11 @@ pub(super) fn router() -> Router<AppState> {
     operations().split_for_parts().0
 }
 
-/// The OpenAPI 3.1 document of the same routes.
+/// The OpenAPI 3.1 document of the same routes, and of the proxied ones.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    operations().split_for_parts().1
+    let mut document = operations().split_for_parts().1;
+    proxied::describe(&mut document.paths);
+    document
 }
 
 /// A seller id from a path. One that cannot be one has no connection.

@@ -8,11 +8,26 @@ use super::openapi;
 use crate::domain::scope::Scope;
 use crate::http::testing::TestSite;
 use crate::mercadopago::peer::{Act, json};
+use crate::mercadopago::routes::ROUTES;
 
 const GRANT: &str = r#"{"access_token":"APP_USR-canary-new","user_id":7,"refresh_token":"TG-canary-new","expires_in":15552000}"#;
 
-/// Every operation of the OpenAPI document with its scope.
+/// Path, method and scope of the operations of the API itself.
 fn operations() -> BTreeMap<(String, String), String> {
+    let mut operations = described();
+    operations.retain(|(path, _), _| path.starts_with("/v1/"));
+    operations
+}
+
+/// The same of the proxied ones.
+fn proxied() -> BTreeMap<(String, String), String> {
+    let mut proxied = described();
+    proxied.retain(|(path, _), _| path.starts_with("/proxy/"));
+    proxied
+}
+
+/// Every operation of the OpenAPI document with its scope.
+fn described() -> BTreeMap<(String, String), String> {
     let document = serde_json::to_value(openapi()).unwrap();
     let mut found = BTreeMap::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -28,6 +43,59 @@ fn operations() -> BTreeMap<(String, String), String> {
 fn address(path: &str) -> String {
     path.replace("{seller_id}", "seller-1")
         .replace("{id}", "key_00000000000000000000000000000000")
+        .replace("{child_id}", "7")
+}
+
+#[test]
+fn the_document_lists_the_proxied_routes_with_their_scopes() {
+    let table: Vec<_> = ROUTES
+        .iter()
+        .map(|route| {
+            let template = route.template.replacen("{id}", "{first}", 1);
+            let template = template.replace("{id}", "{child_id}").replace("{first}", "{id}");
+            let path = format!("/proxy/{{seller_id}}{template}");
+            ((path, route.method.to_string()), route.scope.to_string())
+        })
+        .collect();
+    let count = table.len();
+    assert_eq!(proxied(), BTreeMap::from_iter(table));
+    assert_eq!(proxied().len(), count);
+    assert_eq!(proxied().len() + operations().len(), described().len());
+}
+
+#[tokio::test]
+async fn every_proxied_operation_refuses_a_missing_key_and_one_with_every_scope_but_its_own() {
+    let site = TestSite::new().await;
+    for ((path, method), scope) in proxied() {
+        let refused = async |key: &str| {
+            let answer = site.call(&method, &address(&path), key, "{}").await;
+            let code = answer.json()["code"].as_str().unwrap().to_owned();
+            assert_eq!(answer.header("connector-error"), code, "{method} {path}");
+            (answer.status.as_u16(), code)
+        };
+        let problem = |status: u16, code: &str| (status, code.to_owned());
+        assert_eq!(
+            refused("mck_unknown").await,
+            problem(401, "invalid_api_key"),
+            "{method} {path}"
+        );
+        let others = Scope::ALL.iter().map(|one| one.as_str());
+        let others: Vec<_> = others.filter(|one| *one != scope && *one != "proxy:*").collect();
+        let key = site.key(&others.join(" ")).await;
+        assert_eq!(
+            refused(&key).await,
+            problem(403, "insufficient_scope"),
+            "{method} {path}"
+        );
+        for enough in [scope.as_str(), "proxy:*"] {
+            let key = site.key(enough).await;
+            assert_eq!(
+                refused(&key).await,
+                problem(404, "connection_not_found"),
+                "{method} {path}"
+            );
+        }
+    }
 }
 
 #[test]
