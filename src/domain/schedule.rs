@@ -62,20 +62,43 @@ mod tests {
     use crate::domain::random::Random;
 
     #[test]
-    fn a_million_sellers_of_one_day_come_due_evenly_between_day_74_and_119() {
-        let random = Random::seeded(3);
-        let start = DateTime::UNIX_EPOCH;
-        let mut days = [0_u32; 180];
-        for _ in 0..100_000 {
-            let id = ConnectionId::new(start, &random);
-            let due = RefreshSchedule::default().due_at(&id, 1, start, start + Duration::days(180));
-            days[usize::try_from((due - start).num_days()).unwrap()] += 1;
+    fn a_million_sellers_of_one_day_make_a_year_without_a_peak() {
+        const SELLERS: i64 = 1_000_000;
+        const HOURS: usize = 365 * 24;
+        let (random, schedule) = (Random::seeded(3), RefreshSchedule::default());
+        let (start, life) = (DateTime::UNIX_EPOCH, Duration::days(180));
+        let mut refreshes = vec![0_u32; HOURS];
+        let mut latest = Duration::zero();
+        for seller in 0..SELLERS {
+            let mut obtained_at = start + Duration::microseconds(86_400_000_000 / SELLERS * seller);
+            let id = ConnectionId::new(obtained_at, &random);
+            for generation in 1.. {
+                let due = schedule.due_at(&id, generation, obtained_at, obtained_at + life);
+                latest = latest.max(due - obtained_at);
+                let hour = usize::try_from((due - start).num_hours()).unwrap();
+                let Some(refreshes) = refreshes.get_mut(hour) else {
+                    break;
+                };
+                *refreshes += 1;
+                obtained_at = due;
+            }
         }
-        let first = days.iter().position(|n| *n > 0).unwrap();
-        let last = days.iter().rposition(|n| *n > 0).unwrap();
-        assert!(first >= 73 && last <= 118, "{first} {last}");
-        let mean = 100_000 / 45;
-        assert!(days.iter().all(|n| *n < 2 * mean));
+        assert!(
+            latest < Duration::days(119),
+            "a token waited {latest} of its {life}"
+        );
+        let first = refreshes.iter().position(|n| *n > 0).unwrap();
+        assert!(first >= 73 * 24, "{first}");
+        let total: u32 = refreshes.iter().sum();
+        let most = refreshes.iter().max().unwrap();
+        let mean = total / u32::try_from(HOURS).unwrap();
+        eprintln!(
+            "{SELLERS} sellers, a year: {total} refreshes, {mean} an hour on average and {most} at most"
+        );
+        assert!(
+            *most < 3 * mean,
+            "{most} refreshes in one hour, {mean} on average"
+        );
     }
 
     #[test]

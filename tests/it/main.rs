@@ -25,3 +25,4 @@ mod sdks;
 mod secrets;
 mod serve;
 mod support;
+mod year;
