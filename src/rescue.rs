@@ -7,22 +7,27 @@
 //!
 //! Layout: one line of JSON (whose answer it is), eight bytes with the length of the sealed answer (zero until it is
 //! complete on disk), the sealed answer, zeros. The folder belongs to one replica and survives the process.
+//!
+//! So the folder also tells for certain that a process is dead: each writes its id into the file `replica` and holds a lock
+//! on it until the system takes the lock away with the process. Whoever gets the lock succeeds the process whose id it finds.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ids::{ApplicationId, AuthorizationRequestId, ConnectionId, RefreshAttemptId};
+use crate::domain::ids::{ApplicationId, AuthorizationRequestId, ConnectionId, RefreshAttemptId, ReplicaId};
 use crate::mercadopago::token_endpoint::{KeepAnswer, Keeping, RawAnswer};
 use crate::vault::{DataKey, Place, VaultError};
 
 /// Room for the longest answer that is read (64 KiB) with envelope and header.
 const SIZE: u64 = 68 * 1024;
 const SUFFIX: &str = "rescue";
+/// The file with the id of the process that has the folder.
+const REPLICA_FILE: &str = "replica";
 
 /// Whose answer a file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +94,8 @@ pub struct RescueDir {
     path: PathBuf,
     /// Files of requests that are under way in this process.
     under_way: Arc<Mutex<HashSet<PathBuf>>>,
+    /// The locked file of [`RescueDir::take_over`], kept open: closing it would give the lock away.
+    taken: Arc<Mutex<Option<File>>>,
 }
 
 impl RescueDir {
@@ -102,7 +109,19 @@ impl RescueDir {
         Ok(Self {
             path: path.to_owned(),
             under_way: Arc::default(),
+            taken: Arc::default(),
         })
+    }
+
+    /// Takes the folder for this process until it ends. Gives the process that had it before and is dead for certain; none if
+    /// there was none, or if it still runs.
+    pub async fn take_over(&self, replica: &ReplicaId) -> io::Result<Option<ReplicaId>> {
+        let (path, replica) = (self.path.join(REPLICA_FILE), replica.clone());
+        let Some((file, before)) = blocking(move || take_file(&path, &replica)).await? else {
+            return Ok(None);
+        };
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        Ok(before)
     }
 
     /// Creates the file for an answer that is about to be asked for. After this there is room for it on the disk.
@@ -299,6 +318,26 @@ fn write_answer(mut file: &File, offset: u64, sealed: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Locks the file, reads who had it, and writes who has it now. None if somebody else holds the lock.
+fn take_file(path: &Path, replica: &ReplicaId) -> io::Result<Option<(File, Option<ReplicaId>)>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let mut before = String::new();
+    (&file).take(SIZE).read_to_string(&mut before)?;
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{replica}")?;
+    Ok(Some((file, before.trim_end().parse().ok())))
+}
+
 fn read_file(path: &Path) -> io::Result<Option<(Subject, Vec<u8>)>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(2 * SIZE).read_to_end(&mut bytes)?;
@@ -389,6 +428,27 @@ mod tests {
         for left in dir.list_left().await.unwrap() {
             assert!(left.open(&key, &application).unwrap().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn the_folder_tells_which_process_is_dead_and_never_names_one_that_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, third] =
+            [(); 3].map(|()| ReplicaId::new(DateTime::UNIX_EPOCH, &Random::system()));
+        let open = || RescueDir::open(folder.path()).unwrap();
+        let (one, other) = (open(), open());
+        assert_eq!(one.take_over(&first).await.unwrap(), None);
+        assert_eq!(
+            other.take_over(&second).await.unwrap(),
+            None,
+            "the first still runs"
+        );
+        drop(one);
+        assert_eq!(other.take_over(&second).await.unwrap(), Some(first));
+        drop(other);
+        let last = open();
+        assert_eq!(last.take_over(&third).await.unwrap(), Some(second));
+        assert!(last.list_left().await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -60,6 +60,12 @@ pub(super) fn spawn(
         .await;
     });
     let (app, until) = owned();
+    let folder = rescue.clone();
+    tracker.spawn(async move {
+        succeed(&folder, &app).await;
+        app.endpoints.deliverer().run(until).await;
+    });
+    let (app, until) = owned();
     let rescue = rescue.clone();
     tracker.spawn(every(RESCUE_INTERVAL, until, move || {
         let (app, rescue) = (app.clone(), rescue.clone());
@@ -96,8 +102,6 @@ pub(super) fn spawn(
             Step::Idle
         }
     }));
-    let (app, until) = owned();
-    tracker.spawn(async move { app.endpoints.deliverer().run(until).await });
     let (app, until) = owned();
     let flushes = tracker.clone();
     tracker.spawn(every(UPKEEP_INTERVAL, until, move || {
@@ -193,6 +197,21 @@ pub(super) async fn apply_rescued(rescue: &RescueDir, app: &AppState) {
                 error = format!("{error:#}"),
                 "a rescue file could not be applied; it is tried again"
             );
+        }
+    }
+}
+
+/// Takes the rescue folder over, and with it the deliveries that the process before this one had under way.
+async fn succeed(rescue: &RescueDir, app: &AppState) {
+    match rescue.take_over(app.replica.id()).await {
+        Ok(Some(dead)) => {
+            if let Err(error) = app.endpoints.deliverer().succeed(&dead).await {
+                tracing::warn!(%error, "what the process before this one had under way waits for its leases to end");
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, "RESCUE_DIR cannot be locked; after a crash leases run to their end");
         }
     }
 }

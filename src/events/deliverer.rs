@@ -1,8 +1,8 @@
 //! Telling the platform: leases what is due, signs it, sends it, and writes down how it went.
 //!
 //! Guarantees that one endpoint that is slow or down takes nothing from another (each has slots of its own), that an
-//! attempt ends within 15 seconds, and that a process that dies leaves nothing behind that is not due again. An event may
-//! arrive twice and in any order: receivers deduplicate by its id.
+//! attempt ends within 15 seconds, and that a process that dies leaves nothing behind that is not due again: at once when it
+//! is started again, else when its leases end. An event may arrive twice and in any order: receivers deduplicate by its id.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,10 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const KEPT_ANSWER: usize = 256;
 /// How long an idle connection to an endpoint is kept; its address was looked at when it was made.
 const IDLE: Duration = Duration::from_secs(30);
+/// How soon the end of an attempt is written again that could not be written, at first and at most.
+const WRITE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Writing is given up when nothing could be written for so long: the leases are over.
+const WRITTEN_WITHIN: Duration = Duration::from_mins(1);
 
 /// What a [`Deliverer`] is made of.
 #[derive(Debug)]
@@ -241,7 +245,21 @@ impl Deliverer {
     /// A text that no other lease has.
     fn new_claim(&self) -> String {
         let parts = &self.0.parts;
-        format!("{}.{}", parts.owner, parts.random.base64url::<9>())
+        format!("{}{}", claims_of(&parts.owner), parts.random.base64url::<9>())
+    }
+
+    /// Makes what a dead process had under way due at once, instead of when its leases end.
+    pub async fn succeed(&self, dead: &ReplicaId) -> Result<(), StoreError> {
+        let parts = &self.0.parts;
+        let released = parts
+            .store
+            .release_deliveries(&claims_of(dead), parts.clock.now())
+            .await?;
+        if released > 0 {
+            tracing::info!(%dead, released, "the process before this one was broken off; its deliveries are made again");
+            self.wake();
+        }
+        Ok(())
     }
 
     async fn attempt(
@@ -294,11 +312,40 @@ impl Deliverer {
         self.0.finished.put(finished);
         let mut turn = self.0.finished.turn().await;
         while let Some(finished) = turn.take() {
-            if let Err(error) = parts.store.finish_attempts(&finished).await {
-                // The leases end, and they are delivered again.
-                let count = finished.len();
-                tracing::error!(%error, count, "the end of deliveries could not be written");
+            self.write(finished).await;
+        }
+    }
+
+    /// Writes down how attempts ended, in one transaction; if that fails, each in its own, so that none suffers for another,
+    /// and again what is left: whatever is not written is delivered a second time.
+    async fn write(&self, mut finished: Vec<FinishedAttempt>) {
+        let store = &self.0.parts.store;
+        let (mut pause, longest) = WRITE_PAUSES;
+        let mut progress = Instant::now();
+        while let Err(error) = store.finish_attempts(&finished).await {
+            let count = finished.len();
+            let mut left = Vec::new();
+            for one in finished {
+                let alone = store.finish_attempts(std::slice::from_ref(&one)).await;
+                if alone.is_err() {
+                    left.push(one);
+                }
             }
+            if left.len() < count {
+                progress = Instant::now();
+            }
+            finished = left;
+            let count = finished.len();
+            if count == 0 {
+                return;
+            }
+            if progress.elapsed() >= WRITTEN_WITHIN {
+                tracing::error!(%error, count, "the end of deliveries could not be written; they are delivered again");
+                return;
+            }
+            tracing::warn!(%error, count, "the end of deliveries could not be written; it is tried again");
+            tokio::time::sleep(pause).await;
+            pause = longest.min(pause * 2);
         }
     }
 
@@ -355,6 +402,11 @@ impl Deliverer {
         let delay = TimeDelta::from_std(jittered.max(asked)).unwrap_or(TimeDelta::MAX);
         Followed::RetryAt(now.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC))
     }
+}
+
+/// What every lease of a process begins with.
+fn claims_of(owner: &ReplicaId) -> String {
+    format!("{owner}.")
 }
 
 fn parts_policy(parts: &DelivererParts) -> EgressPolicy {

@@ -31,8 +31,8 @@ use crate::mercadopago::application::tests::application;
 use crate::mercadopago::notification::NotificationError;
 use crate::storage::tests::{EmptyDatabase, Engine};
 use crate::storage::{
-    DeliveryFilter, DeliveryRow, EndpointChange, EventEndpoint, EventFilter, EventOrder, EventRow,
-    NewConnect, NotificationFilter, Store,
+    DeliveryAttempt, DeliveryFilter, DeliveryRow, EndpointChange, EventEndpoint, EventFilter, EventOrder,
+    EventRow, FinishedAttempt, Followed, NewConnect, NotificationFilter, Store,
 };
 use crate::vault::DataKey;
 
@@ -72,6 +72,9 @@ on_both_engines! {
     during_a_rotation_both_secrets_sign,
     a_replay_brings_what_the_endpoint_was_never_told,
     what_a_dead_process_had_leased_is_due_when_the_lease_ends,
+    what_a_process_had_leased_that_is_dead_for_certain_is_due_at_once,
+    a_removed_endpoint_takes_no_end_of_another_attempt_with_it,
+    a_slow_endpoint_has_so_many_attempts_at_a_time_and_delays_nobody,
     two_replicas_do_not_make_the_same_attempt,
     a_redirect_is_not_followed,
     a_disabled_endpoint_is_told_nothing_and_goes_on_when_enabled,
@@ -129,6 +132,8 @@ struct Receiver {
     address: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
     answer: Arc<Mutex<Reply>>,
+    /// Whoever holds it keeps every answer back.
+    gate: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Receiver {
@@ -138,15 +143,16 @@ impl Receiver {
             address: listener.local_addr().unwrap(),
             got: Arc::default(),
             answer: Arc::new(Mutex::new((204, Vec::new()))),
+            gate: Arc::default(),
         };
         let app = Router::new().fallback(Self::receive).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         receiver
     }
 
-    #[expect(clippy::unused_async, reason = "axum calls a handler as a future")]
     async fn receive(State(this): State<Self>, headers: HeaderMap, body: Bytes) -> Response {
         this.got.lock().unwrap().push(Got { headers, body });
+        drop(this.gate.read().await);
         let (status, headers) = this.answer.lock().unwrap().clone();
         let mut response = Response::builder().status(status);
         for (name, value) in headers {
@@ -732,6 +738,96 @@ async fn what_a_dead_process_had_leased_is_due_when_the_lease_ends(stage: Stage)
     stage.clock.advance(Duration::seconds(60));
     stage.deliver().await;
     assert_eq!(receiver.got().len(), 1);
+}
+
+async fn what_a_process_had_leased_that_is_dead_for_certain_is_due_at_once(stage: Stage) {
+    let receiver = Receiver::start().await;
+    let (endpoint, _) = stage.endpoint(&receiver, &[]).await;
+    let (now, until) = (stage.clock.now(), stage.clock.now() + Duration::seconds(60));
+    let [dead, alive] = [(); 2].map(|()| ReplicaId::new(now, &stage.random));
+    for (number, owner) in [(1, &dead), (2, &alive)] {
+        stage.pay(number, 42).await;
+        let claimed = stage
+            .store
+            .claim_deliveries(&endpoint.id, &format!("{owner}.x"), until, 10, now)
+            .await;
+        assert_eq!(claimed.unwrap().len(), 1);
+    }
+    stage.deliverer.succeed(&dead).await.unwrap();
+    stage.deliver().await;
+    let got = receiver.got();
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].json()["data"]["notification"]["body"]["id"], 1);
+    stage.clock.advance(Duration::seconds(60));
+    stage.deliver().await;
+    assert_eq!(receiver.got().len(), 2);
+}
+
+async fn a_removed_endpoint_takes_no_end_of_another_attempt_with_it(stage: Stage) {
+    let receiver = Receiver::start().await;
+    let now = stage.clock.now();
+    let mut finished = Vec::new();
+    let (removed, _) = stage.endpoint(&receiver, &[]).await;
+    let (other, _) = stage.endpoint(&receiver, &[]).await;
+    stage.pay(1, 42).await;
+    for endpoint in [&removed, &other] {
+        let claimed = stage
+            .store
+            .claim_deliveries(&endpoint.id, "ours", now + Duration::seconds(60), 10, now)
+            .await
+            .unwrap();
+        finished.push(FinishedAttempt {
+            claim: "ours".to_owned(),
+            endpoint: Arc::new(endpoint.clone()),
+            delivery: claimed[0].id.clone(),
+            attempt: DeliveryAttempt {
+                number: 1,
+                started_at: now,
+                duration_ms: 1,
+                http_status: Some(204),
+                error: None,
+                answer: None,
+            },
+            followed: Followed::Confirmed,
+            disable: None,
+            now,
+        });
+    }
+    let id = default_application();
+    stage
+        .endpoints
+        .delete(&id, &removed.id, Actor::operator())
+        .await
+        .unwrap();
+    stage.store.finish_attempts(&finished).await.unwrap();
+    assert_eq!(stage.deliveries(None).await.len(), 1);
+    assert_eq!(stage.deliveries(Some(DeliveryStatus::Delivered)).await.len(), 1);
+}
+
+async fn a_slow_endpoint_has_so_many_attempts_at_a_time_and_delays_nobody(stage: Stage) {
+    let (slow, quick) = (Receiver::start().await, Receiver::start().await);
+    stage.endpoint(&slow, &[]).await;
+    stage.endpoint(&quick, &[]).await;
+    let held = Arc::clone(&slow.gate).write_owned().await;
+    for number in 0..100 {
+        stage.pay(number, 42).await;
+    }
+    let told = async {
+        while quick.got().len() < 100 || slow.got().len() < 32 {
+            stage.deliverer.step().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_mins(1);
+    tokio::time::timeout(patience, told).await.unwrap();
+    stage.deliverer.step().await.unwrap();
+    assert_eq!(slow.got().len(), 32);
+    drop(held);
+    stage.deliverer.idle().await;
+    stage.deliver().await;
+    let mut told = slow.ids();
+    told.dedup();
+    assert_eq!(told.len(), 100);
 }
 
 async fn two_replicas_do_not_make_the_same_attempt(stage: Stage) {

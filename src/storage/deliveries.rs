@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::dispatch::{Tx, postgres_statements, read, statements, within};
+use super::dispatch::{Tx, postgres_statements, read, statements, within, write};
 use super::event_endpoints::{disable_within, note_failing};
 use super::{EventEndpoint, Page, Store, StoreError};
 use crate::domain::event::{DeliveryStatus, DisabledReason};
@@ -33,8 +33,9 @@ statements! {
     CLAIM_DUE = concat!("UPDATE deliveries SET claim = $1, next_attempt_at = $2 WHERE id IN (SELECT id FROM deliveries \
         WHERE endpoint_id = $3 AND status = 'pending' AND next_attempt_at <= $4 ORDER BY next_attempt_at LIMIT $5)", claimed!());
     CLAIM_ONE = concat!("UPDATE deliveries SET claim = $1, next_attempt_at = $2 WHERE id = $3 AND status = 'pending'", claimed!());
+    // Nothing if the delivery went with its endpoint meanwhile.
     INSERT_ATTEMPT = "INSERT INTO delivery_attempts (delivery_id, number, started_at, duration_ms, http_status, error, answer) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (delivery_id, number) DO NOTHING";
+        SELECT id, $2, $3, $4, $5, $6, $7 FROM deliveries WHERE id = $1 ON CONFLICT (delivery_id, number) DO NOTHING";
     CONFIRM = "UPDATE deliveries SET status = 'delivered', attempts = $2, tries = tries + 1, next_attempt_at = NULL, claim = NULL, \
         finished_at = $3, last_status = $4, last_error = NULL WHERE id = $1 AND status = 'pending'";
     FAIL = "UPDATE deliveries SET status = $3, attempts = $4, tries = tries + 1, next_attempt_at = $5, claim = NULL, finished_at = $6, \
@@ -51,6 +52,7 @@ statements! {
     REPLAY = "INSERT INTO deliveries (id, application, endpoint_id, event_id, event_type, status, attempts, tries, next_attempt_at, created_at) \
         VALUES ($1, $2, $3, $4, $5, 'pending', 0, 0, $6, $6) \
         ON CONFLICT (id) DO UPDATE SET status = 'pending', tries = 0, next_attempt_at = $6, claim = NULL, finished_at = NULL";
+    RELEASE = "UPDATE deliveries SET next_attempt_at = $2, claim = NULL WHERE status = 'pending' AND substr(claim, 1, length($1)) = $1";
     COUNT_DELIVERIES = "SELECT status, COUNT(*), MIN(created_at) FROM deliveries WHERE status <> 'delivered' GROUP BY status";
 }
 
@@ -231,6 +233,17 @@ impl Store {
             .await)?;
         tx.commit().await?;
         Ok(claimed)
+    }
+
+    /// Ends the leases of a process that is dead: what it had under way is due now. `claims` is what each of its leases was
+    /// taken with begins with. How many those were.
+    pub async fn release_deliveries(&self, claims: &str, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        Ok(write!(&self.database, |c| sqlx::query(RELEASE)
+            .bind(claims)
+            .bind(now)
+            .execute(c)
+            .await
+            .map(|done| done.rows_affected()))?)
     }
 
     /// Writes down how attempts ended and what follows, all in one transaction.
