@@ -78,14 +78,14 @@ impl NewEvent {
 impl NewEvent {
     /// An event about a notification; the seller is unknown if no connection has the account.
     pub fn about_notification(
+        id: EventId,
         application: &ApplicationId,
         seller_id: Option<SellerId>,
         notification: &serde_json::Value,
         now: DateTime<Utc>,
-        random: &Random,
     ) -> Self {
         Self {
-            id: EventId::new(now, random),
+            id,
             application: application.clone(),
             event_type: EventType::NotificationReceived,
             at: now,

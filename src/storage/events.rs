@@ -72,22 +72,46 @@ pub struct EventFilter {
     pub limit: u32,
 }
 
-/// Writes an event in the transaction of what it tells, and the obligation to tell it to every endpoint that wants it.
-pub(super) async fn insert_event(tx: &mut Tx, event: &NewEvent) -> Result<(), StoreError> {
-    insert_event_row(tx, event).await?;
-    let listening: Vec<(String, Option<String>)> = within!(tx, |c| sqlx::query_as(LIST_LISTENING)
-        .bind(event.application.as_str())
-        .fetch_all(c)
-        .await)?;
-    for (endpoint, types) in listening {
-        let wanted = types.is_none_or(|types| types.split(' ').any(|one| one == event.event_type.as_str()));
-        if wanted {
+/// The endpoints of an application that are told of events, as a transaction sees them, each with the types that it wants.
+pub(super) struct Listening(Vec<(EventEndpointId, Option<String>)>);
+
+impl Listening {
+    pub(super) async fn of(tx: &mut Tx, application: &ApplicationId) -> Result<Self, StoreError> {
+        let rows: Vec<(String, Option<String>)> = within!(tx, |c| sqlx::query_as(LIST_LISTENING)
+            .bind(application.as_str())
+            .fetch_all(c)
+            .await)?;
+        let parsed = rows.into_iter().map(|(endpoint, types)| {
             let endpoint = endpoint.parse().map_err(|_| StoreError::Corrupt {
                 table: "event_endpoints",
                 column: "id",
                 row: endpoint,
             })?;
-            insert_delivery(tx, event, &endpoint).await?;
+            Ok((endpoint, types))
+        });
+        Ok(Self(parsed.collect::<Result<_, StoreError>>()?))
+    }
+}
+
+/// Writes an event in the transaction of what it tells, and the obligation to tell it to every endpoint that wants it.
+pub(super) async fn insert_event(tx: &mut Tx, event: &NewEvent) -> Result<(), StoreError> {
+    let listening = Listening::of(tx, &event.application).await?;
+    insert_event_for(tx, event, &listening).await
+}
+
+/// The same for those who are known to listen: of several events of one transaction.
+pub(super) async fn insert_event_for(
+    tx: &mut Tx,
+    event: &NewEvent,
+    listening: &Listening,
+) -> Result<(), StoreError> {
+    insert_event_row(tx, event).await?;
+    for (endpoint, types) in &listening.0 {
+        let wanted = types
+            .as_ref()
+            .is_none_or(|types| types.split(' ').any(|one| one == event.event_type.as_str()));
+        if wanted {
+            insert_delivery(tx, event, endpoint).await?;
         }
     }
     Ok(())

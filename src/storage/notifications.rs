@@ -3,26 +3,27 @@
 //! Guarantees that a notification that was stored has its event (or its revoke) in the same transaction, and that a
 //! repetition changes nothing, whichever replica it comes to.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use super::connections::{find_row_by_user_within, find_row_within, revoke_within};
 use super::dispatch::{Tx, read, statements, within};
-use super::events::insert_event;
+use super::events::{Listening, insert_event_for};
 use super::{Page, Store, StoreError};
 use crate::domain::connection::StatusReason;
 use crate::domain::event::{Actor, ActorKind, NewEvent, NotificationOutcome};
-use crate::domain::ids::{ApplicationId, NotificationId, SellerId, UserId};
+use crate::domain::ids::{ApplicationId, EventId, NotificationId, SellerId};
 use crate::mercadopago::application::Application;
 use crate::mercadopago::notification::{LINK_TOPIC, Notification};
 
 statements! {
+    // The seller whose connection has the account; one that is ended only if there is no other.
     INSERT_NOTIFICATION = "INSERT INTO notifications (id, application, dedupe_key, topic, action, resource_id, user_id, seller_id, outcome, \
-        event_id, body, received_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
-        ON CONFLICT (application, dedupe_key) DO NOTHING";
-    FIND_SELLER_OF_ACCOUNT = "SELECT seller_id FROM connections WHERE application = $1 AND user_id = $2 \
-        ORDER BY CASE WHEN status = 'revoked' THEN 1 ELSE 0 END, updated_at DESC LIMIT 1";
+        event_id, body, received_at) VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT seller_id FROM connections \
+        WHERE application = $2 AND user_id = $7 ORDER BY CASE WHEN status = 'revoked' THEN 1 ELSE 0 END, updated_at DESC LIMIT 1), \
+        $8, $9, $10, $11) ON CONFLICT (application, dedupe_key) DO NOTHING RETURNING seller_id";
     LIST_NOTIFICATIONS = "SELECT id, application, topic, action, resource_id, user_id, seller_id, outcome, event_id, body, received_at \
         FROM notifications WHERE (CAST($1 AS TEXT) IS NULL OR application = $1) AND (CAST($2 AS TEXT) IS NULL OR topic = $2) \
         AND (CAST($3 AS TEXT) IS NULL OR seller_id = $3 OR CAST(user_id AS TEXT) = $3 OR resource_id = $3) \
@@ -99,8 +100,9 @@ impl Store {
     ) -> Result<Vec<Option<NotificationOutcome>>, StoreError> {
         let mut tx = self.database.begin().await?;
         let mut outcomes = Vec::with_capacity(new.len());
+        let mut listening = HashMap::new();
         for one in new {
-            outcomes.push(self.record_within(&mut tx, one).await?);
+            outcomes.push(self.record_within(&mut tx, one, &mut listening).await?);
         }
         tx.commit().await?;
         if outcomes.contains(&Some(NotificationOutcome::Revoked)) {
@@ -113,28 +115,18 @@ impl Store {
         &self,
         tx: &mut Tx,
         new: &NewNotification,
+        listening: &mut HashMap<ApplicationId, Listening>,
     ) -> Result<Option<NotificationOutcome>, StoreError> {
         let (notification, application) = (&new.notification, &new.application.id);
-        let seller = match notification.user_id {
-            Some(user) => find_seller_of_account(tx, application, user).await?,
-            None => None,
-        };
         let (outcome, revoked) = if notification.topic == LINK_TOPIC {
             self.unlinking(tx, new).await?
         } else {
             (NotificationOutcome::Told, None)
         };
-        let event = (outcome == NotificationOutcome::Told).then(|| {
-            let told = serde_json::json!({
-                "topic": notification.topic,
-                "action": notification.action,
-                "resource_id": notification.resource_id,
-                "body": notification.body,
-            });
-            NewEvent::about_notification(application, seller.clone(), &told, new.received_at, &self.random)
-        });
+        let told = outcome == NotificationOutcome::Told;
+        let event_id = told.then(|| EventId::new(new.received_at, &self.random));
         let id = NotificationId::new(new.received_at, &self.random);
-        let inserted = within!(tx, |c| sqlx::query(INSERT_NOTIFICATION)
+        let inserted: Option<Option<String>> = within!(tx, |c| sqlx::query_scalar(INSERT_NOTIFICATION)
             .bind(id.as_str())
             .bind(application.as_str())
             .bind(notification.dedupe_key.as_slice())
@@ -142,19 +134,28 @@ impl Store {
             .bind(notification.action.as_deref())
             .bind(notification.resource_id.as_deref())
             .bind(notification.user_id.map(|user| user.0))
-            .bind(seller.as_ref().map(SellerId::as_str))
             .bind(outcome.as_str())
-            .bind(event.as_ref().map(|event| event.id.as_str()))
+            .bind(event_id.as_ref().map(EventId::as_str))
             .bind(&new.raw)
             .bind(new.received_at)
-            .execute(c)
-            .await
-            .map(|done| done.rows_affected()))?;
-        if inserted == 0 {
+            .fetch_optional(c)
+            .await)?;
+        let Some(seller) = inserted else {
             return Ok(None);
-        }
-        if let Some(event) = event {
-            insert_event(tx, &event).await?;
+        };
+        if let Some(event_id) = event_id {
+            let told = serde_json::json!({
+                "topic": notification.topic,
+                "action": notification.action,
+                "resource_id": notification.resource_id,
+                "body": notification.body,
+            });
+            let seller = seller.map(parse_seller).transpose()?;
+            let event = NewEvent::about_notification(event_id, application, seller, &told, new.received_at);
+            if !listening.contains_key(application) {
+                listening.insert(application.clone(), Listening::of(tx, application).await?);
+            }
+            insert_event_for(tx, &event, &listening[application]).await?;
         }
         if let Some(seller) = revoked {
             let actor = Actor {
@@ -240,23 +241,10 @@ impl Store {
     }
 }
 
-/// The seller whose connection has an account; one that is ended only if there is no other.
-async fn find_seller_of_account(
-    tx: &mut Tx,
-    application: &ApplicationId,
-    user: UserId,
-) -> Result<Option<SellerId>, StoreError> {
-    let seller: Option<String> = within!(tx, |c| sqlx::query_scalar(FIND_SELLER_OF_ACCOUNT)
-        .bind(application.as_str())
-        .bind(user.0)
-        .fetch_optional(c)
-        .await)?;
-    let corrupt = |row: String| StoreError::Corrupt {
+fn parse_seller(text: String) -> Result<SellerId, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt {
         table: "connections",
         column: "seller_id",
-        row,
-    };
-    seller
-        .map(|text| text.parse().map_err(|_| corrupt(text.clone())))
-        .transpose()
+        row: text,
+    })
 }
