@@ -1,9 +1,11 @@
 //! Notifications in, events out, over HTTP with the sandbox as Mercado Pago and a receiver as the platform; and the public
 //! libraries that receivers use as judges of the signatures.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -11,12 +13,18 @@ use axum::http::StatusCode;
 use chrono::TimeDelta;
 use http_body_util::BodyExt as _;
 use marketplace_connector::domain::clock::{Clock as _, SystemClock};
+use marketplace_connector::domain::random::Random;
+use marketplace_connector::sandbox::{Client, Sandbox, SandboxOptions, Webhook};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::sdks::{suite, tools};
 use crate::support::app::TestApp;
-use crate::support::http::Answer;
+use crate::support::http::{Answer, Browser, hidden_field};
+use crate::support::process::{Service, until};
+use crate::support::{ADMIN_EMAIL, ADMIN_PASSWORD, CLIENT_ID, CLIENT_SECRET};
 
 const WEBHOOK_SECRET: &str = "canary-webhook-secret-7Yt2";
 /// Nothing here takes longer, however busy the machine.
@@ -163,7 +171,7 @@ async fn a_seller_who_unlinks_the_application_is_revoked_within_a_second_and_the
     let mut receiver = Receiver::start().await;
     endpoint(&app, &receiver).await;
     app.connect_seller("seller-1").await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let user = app.account(0);
     let url = format!("{}/_sandbox/sellers/{user}/revoke", app.provider_origin());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -187,6 +195,269 @@ async fn a_seller_who_unlinks_the_application_is_revoked_within_a_second_and_the
         app.proxied_get("seller-1", "/users/me").await.problem(),
         (409, "connection_revoked")
     );
+}
+
+/// A `serve` process and a sandbox that tells it of what happens.
+async fn serve_with_a_sandbox() -> (Service, Sandbox, String, DropGuard) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let provider = format!("http://{}", listener.local_addr().unwrap());
+    let settings = [
+        ("MERCADOPAGO_WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("EVENT_ENDPOINTS_ALLOW_PRIVATE", "true"),
+        ("OPS_LISTEN_ADDR", "127.0.0.1:0"),
+    ];
+    let service = Service::with(&provider, &settings).await;
+    let sandbox = Sandbox::new(SandboxOptions {
+        clients: vec![Client {
+            client_id: CLIENT_ID.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+            redirect_uris: vec!["http://127.0.0.1:8080/oauth/callback".to_owned()],
+            webhook: Some(Webhook {
+                url: format!("http://{}/webhooks/mercadopago", service.address()),
+                secret: WEBHOOK_SECRET.to_owned(),
+            }),
+        }],
+        public_url: format!("{provider}/"),
+        ..SandboxOptions::new(Arc::new(SystemClock), Random::system())
+    });
+    let stop = CancellationToken::new();
+    tokio::spawn(sandbox.clone().serve(listener, stop.clone()));
+    (service, sandbox, provider, stop.drop_guard())
+}
+
+/// What the operators' listener of a process says.
+async fn metrics(service: &Service) -> String {
+    let address = until("the operators' listener", || {
+        let log = service.log();
+        let line = log.lines().find(|line| line.contains("Operators"))?;
+        let rest = line.split_once("addr=")?.1;
+        rest.split_whitespace().next().map(str::to_owned)
+    })
+    .await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(format!("http://{address}/metrics")).send().await;
+    answer.unwrap().text().await.unwrap()
+}
+
+/// Nothing is done by hand here: a real process, its worker, the sandbox's notification, a delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_who_unlinks_the_application_is_revoked_in_a_real_process() {
+    let (service, sandbox, provider, _stop) = serve_with_a_sandbox().await;
+    let mut receiver = Receiver::start().await;
+    let platform = service.platform();
+    let endpoint =
+        json!({ "url": receiver.url, "event_types": ["connection.connected", "connection.revoked"] });
+    platform.post("/v1/event-endpoints", endpoint).await.expect(201);
+    let link = platform.connect_link("seller-1").await;
+    let mut browser = service.browser();
+    let authorization = browser.begin(&link).await;
+    let user = sandbox.sellers()[0].user_id;
+    let callback = sandbox.consent(&authorization, &user.to_string(), true).unwrap();
+    browser.open(&callback).await.expect(200);
+    receiver.event("connection.connected").await;
+
+    let begun = Instant::now();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let unlinked = client
+        .post(format!("{provider}/_sandbox/sellers/{user}/revoke"))
+        .json(&json!({ "reason": "deauthorized" }))
+        .send()
+        .await
+        .unwrap();
+    assert!(unlinked.status().is_success());
+    let revoked = async {
+        while platform.connection("seller-1").await["status"] != "revoked" {
+            tokio::task::yield_now().await;
+        }
+        begun.elapsed()
+    };
+    let told = async {
+        let told = receiver.event("connection.revoked").await.json();
+        (told, begun.elapsed())
+    };
+    let (revoked, (told, delivered)) = tokio::join!(revoked, told);
+    println!("revoked {revoked:.1?} after the seller unlinked it, the platform told after {delivered:.1?}");
+    assert_eq!(told["data"]["seller_id"], "seller-1");
+    assert_eq!(told["data"]["connection"]["status_reason"], "revoked_by_seller");
+    let call = platform.get("/proxy/seller-1/users/me").await;
+    assert_eq!(call.problem(), (409, "connection_revoked"));
+    let metrics = metrics(&service).await;
+    for line in [
+        "connector_notifications_total{outcome=\"revoked\"} 1",
+        "connector_deliveries_total{outcome=\"confirmed\"} ",
+        "connector_deliveries{status=\"pending\"} ",
+        "connector_deliveries{status=\"dead\"} 0",
+        "connector_delivery_oldest_pending_seconds ",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+/// The end of an attempt is told once more to the store, not to the receiver.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_was_confirmed_while_the_store_refused_is_not_made_again() {
+    let mut receiver = Receiver::start().await;
+    let settings = [("EVENT_ENDPOINTS_ALLOW_PRIVATE", "true")];
+    let service = Service::with("http://127.0.0.1:9", &settings).await;
+    let platform = service.platform();
+    let endpoint = json!({ "url": receiver.url });
+    platform.post("/v1/event-endpoints", endpoint).await.expect(201);
+    let url = format!("sqlite://{}", service.database().display());
+    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON deliveries WHEN new.status = 'delivered' \
+        BEGIN SELECT RAISE(ABORT, 'not now'); END";
+    sqlx::query(refuse).execute(&mut database).await.unwrap();
+    let tokens = json!({
+        "seller_id": "seller-1", "user_id": 42, "access_token": "APP_USR-1", "refresh_token": "TG-1", "expires_in": 15_552_000,
+        "verify": false,
+    });
+    platform.post("/v1/connections", tokens).await.expect(201);
+    receiver.event("connection.connected").await;
+    until("the refusal", || {
+        service.log().contains("it is tried again").then_some(())
+    })
+    .await;
+    let waiting = platform.get("/v1/deliveries").await.expect(200).json();
+    assert_eq!(waiting["data"][0]["status"], "pending");
+    sqlx::query("DROP TRIGGER refuse")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let stands = async {
+        while platform.get("/v1/deliveries?status=delivered").await.json()["data"] == json!([]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(ARRIVES_WITHIN, stands).await.unwrap();
+    assert!(receiver.got.try_recv().is_err(), "it was delivered twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_sandbox_signed_is_taken_as_it_is_and_neither_altered_nor_late() {
+    let app = start().await;
+    app.connect_seller("seller-1").await;
+    let mut seller_hook = Receiver::start().await;
+    pay(&app, Some(&seller_hook.url)).await;
+    let signed = seller_hook.next(|got| got.query.contains("data.id=")).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let send = async |query: &str, change: Option<(&str, String)>, body: String| {
+        let (signature, id) = (signed.header("x-signature"), signed.header("x-request-id"));
+        let mut headers = BTreeMap::from([
+            ("x-signature", signature.to_owned()),
+            ("x-request-id", id.to_owned()),
+        ]);
+        headers.extend(change);
+        let mut request = client.post(format!("{}/webhooks/mercadopago?{query}", app.origin()));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer = request.body(body).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let (query, body) = (signed.query.as_str(), || signed.body.clone());
+    assert_eq!(send(query, None, body()).await, 200);
+    assert_eq!(send(query, None, body()).await, 200, "a repeat");
+    let told = "/v1/events?type=notification.received";
+    let events = app.platform().get(told).await.expect(200).json();
+    let again = |event: &&Value| event["data"]["notification"]["body"] == signed.json();
+    assert_eq!(events["data"].as_array().unwrap().iter().filter(again).count(), 1);
+
+    assert_eq!(
+        send(&query.replace("data.id=", "data.id=9"), None, body()).await,
+        401
+    );
+    let later = signed.header("x-signature").replacen("ts=1", "ts=2", 1);
+    assert_eq!(send(query, Some(("x-signature", later)), body()).await, 401);
+    let other = ("x-request-id", "other".to_owned());
+    assert_eq!(send(query, Some(other), body()).await, 401);
+    let mut about_another = signed.json();
+    about_another["data"]["id"] = json!("9");
+    assert_eq!(send(query, None, about_another.to_string()).await, 401);
+    app.advance(TimeDelta::days(7) + TimeDelta::minutes(1));
+    assert_eq!(send(query, None, body()).await, 401, "beyond the tolerance");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_polled_with_the_cursor_of_the_answer_before() {
+    let app = start().await;
+    let platform = app.platform();
+    let poll = async |cursor: &Value| {
+        let cursor = cursor.as_str().map(|cursor| format!("&cursor={cursor}"));
+        let path = format!("/v1/events?order=asc&limit=2{}", cursor.unwrap_or_default());
+        platform.get(&path).await.expect(200).json()
+    };
+    for number in 0..3 {
+        app.connect_seller_with_account(&format!("seller-{number}"), number)
+            .await;
+        app.advance(TimeDelta::milliseconds(1));
+    }
+    assert_eq!(
+        poll(&Value::Null).await["data"],
+        json!([]),
+        "they are not settled yet"
+    );
+    app.advance(TimeDelta::seconds(31));
+    let (mut sellers, mut cursor) = (Vec::new(), Value::Null);
+    for expected in [2, 1, 0] {
+        let page = poll(&cursor).await;
+        let events = page["data"].as_array().unwrap();
+        assert_eq!(events.len(), expected);
+        sellers.extend(events.iter().map(|event| event["data"]["seller_id"].clone()));
+        cursor = page["next_cursor"].clone();
+        assert!(cursor.is_string(), "who polls goes on from here");
+    }
+    assert_eq!(sellers, ["seller-0", "seller-1", "seller-2"]);
+    platform.delete("/v1/connections/seller-1").await.expect(200);
+    app.advance(TimeDelta::seconds(31));
+    let page = poll(&cursor).await;
+    assert_eq!(page["data"][0]["type"], "connection.revoked");
+}
+
+async fn sign_in(app: &TestApp) -> Browser {
+    let mut browser = app.browser();
+    let page = browser.open("/console/sign-in").await.expect(200);
+    let csrf = hidden_field(page.text(), "csrf_token");
+    let form = [
+        ("csrf_token", csrf.as_str()),
+        ("email", ADMIN_EMAIL),
+        ("password", ADMIN_PASSWORD),
+    ];
+    browser.submit("/console/sign-in", &form).await;
+    browser
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_shows_what_came_in_and_went_out_and_sends_it_again() {
+    let app = start().await;
+    let mut receiver = Receiver::start().await;
+    endpoint(&app, &receiver).await;
+    app.connect_seller("seller-1").await;
+    let payment = pay(&app, None).await.json();
+    let told = receiver.event("notification.received").await.json();
+    let mut browser = sign_in(&app).await;
+    let page = browser
+        .open("/console/notifications?topic=payment")
+        .await
+        .expect(200);
+    for shown in [
+        ">seller-1<",
+        &payment["id"].to_string(),
+        "payment.created",
+        ">told<",
+    ] {
+        assert!(page.text().contains(shown), "{shown} is not in {}", page.text());
+    }
+    let path = format!("/console/deliveries?event={}", told["id"].as_str().unwrap());
+    let page = browser.open(&path).await.expect(200);
+    assert!(page.text().contains("notification.received") && page.text().contains(&receiver.url));
+    let (_, rest) = page.text().split_once("href=\"/console/deliveries/").unwrap();
+    let delivery = format!("/console/deliveries/{}", rest.split('"').next().unwrap());
+    let page = browser.open(&delivery).await.expect(200);
+    let csrf = hidden_field(page.text(), "csrf_token");
+    browser
+        .submit(&format!("{delivery}/retry"), &[("csrf_token", &csrf)])
+        .await;
+    assert_eq!(receiver.event("notification.received").await.json(), told);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,5 +24,6 @@ mod sandbox;
 mod sdks;
 mod secrets;
 mod serve;
+mod storm;
 mod support;
 mod year;

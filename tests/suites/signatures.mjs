@@ -28,6 +28,7 @@ for (const { x_signature: xSignature, x_request_id: xRequestId, data_id: dataId,
   validate({});
   assert.throws(() => validate({ dataId: "1" }));
   assert.throws(() => validate({ xRequestId: "other" }));
+  assert.throws(() => validate({ xSignature: xSignature.replace("ts=1", "ts=2") }));
 }
 
 console.log(`node: ${given.deliveries.length} deliveries and ${given.notifications.length} notifications verified`);

@@ -31,5 +31,7 @@ for one in given["notifications"]:
     validate(one["x_signature"], one["x_request_id"], one["data_id"], one["secret"])
     refused(lambda: validate(one["x_signature"], one["x_request_id"], "1", one["secret"]), InvalidWebhookSignatureError)
     refused(lambda: validate(one["x_signature"], "other", one["data_id"], one["secret"]), InvalidWebhookSignatureError)
+    later = one["x_signature"].replace("ts=1", "ts=2")
+    refused(lambda: validate(later, one["x_request_id"], one["data_id"], one["secret"]), InvalidWebhookSignatureError)
 
 print(f"python: {len(given['deliveries'])} deliveries and {len(given['notifications'])} notifications verified")

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, SeekFrom};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -83,7 +85,7 @@ impl Service {
     /// Starts the process on what is in its folder.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let before = self.log().len();
+        let before = std::fs::metadata(self.log_file()).map_or(0, |log| log.len());
         let log = OpenOptions::new()
             .append(true)
             .create(true)
@@ -92,8 +94,10 @@ impl Service {
         let child = self.command().arg("serve").stderr(log).spawn().unwrap();
         self.child = Some(child);
         let address = until("the start", || {
-            let log = self.log();
-            let line = log[before..].lines().find(|line| line.contains("listening"))?;
+            let mut log = File::open(self.log_file()).unwrap();
+            log.seek(SeekFrom::Start(before)).unwrap();
+            let log = std::io::read_to_string(log).unwrap();
+            let line = log.lines().find(|line| line.contains("listening"))?;
             let rest = line.split_once("addr=")?.1;
             rest.split_whitespace().next().map(str::to_owned)
         })
@@ -148,6 +152,11 @@ impl Service {
     /// Rescue files with a complete answer in them.
     pub(crate) fn rescued_answers(&self) -> Vec<PathBuf> {
         rescued_answers(&self.folder.path().join("data/rescue"))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.target.address.socket_addrs(|| None).unwrap()[0]
     }
 
     pub(crate) fn platform(&self) -> Platform {
