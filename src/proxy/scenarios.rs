@@ -144,9 +144,13 @@ impl Scene {
 
     /// Connects a seller of this user with the tokens `APP_USR-1` and `TG-1`.
     async fn connect(&self, seller: &str, user: i64) {
+        self.connect_with(seller, user, "APP_USR-1").await;
+    }
+
+    async fn connect_with(&self, seller: &str, user: i64, access_token: &'static str) {
         let now = self.now();
         let tokens = TokenSet {
-            access_token: AccessToken::new("APP_USR-1"),
+            access_token: AccessToken::new(access_token),
             refresh_token: Some(RefreshToken::new("TG-1")),
             obtained_at: now,
             expires_at: now + TimeDelta::days(180),
@@ -680,6 +684,38 @@ async fn a_token_that_dies_again_within_five_minutes_is_not_refreshed_again() {
 }
 
 #[tokio::test]
+async fn a_401_after_the_token_was_replaced_elsewhere_is_sent_once_more_and_nobody_is_asked() {
+    let scene = Scene::playing([
+        json(200, "ok"),
+        json(401, "{}"),
+        json(201, "paid"),
+        json(401, "theirs"),
+        json(200, "{}"),
+    ])
+    .await;
+    assert_eq!(scene.get("/proxy/s1/v1/customers/1").await.status, 200);
+    scene.revoke_at(&scene.other_process().await, "s1").await;
+    scene.connect_with("s1", 7, "APP_USR-9").await;
+    // Here the old token is still in memory.
+    let reply = scene.post("/proxy/s1/v1/customers", "{}").await;
+    assert_eq!(
+        (
+            reply.status.as_u16(),
+            reply.text(),
+            reply.header("connector-attempts")
+        ),
+        (201, "paid", "2")
+    );
+    let requests = scene.peer.requests();
+    assert!(requests[1].contains("authorization: Bearer APP_USR-1"));
+    assert!(requests[2].contains("authorization: Bearer APP_USR-9"));
+    // Nothing newer now: then the token is tried, and the 401 is one of business.
+    let reply = scene.post("/proxy/s1/v1/customers", "{}").await;
+    assert_eq!((reply.status.as_u16(), reply.text()), (401, "theirs"));
+    assert!(scene.peer.requests()[4].starts_with("GET /users/me "));
+}
+
+#[tokio::test]
 async fn users_me_is_its_own_probe() {
     let scene = Scene::playing([json(401, "{}"), json(200, GRANT), json(200, "me")]).await;
     assert_eq!(scene.get("/proxy/s1/users/me").await.text(), "me");
@@ -770,6 +806,9 @@ async fn a_revoke_by_another_replica_holds_when_the_cache_is_a_second_old_and_a_
 
 #[tokio::test]
 async fn sellers_in_the_cache_outlive_a_store_that_is_away_but_not_for_ever() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let figures = recorder.handle();
+    let _recording = ::metrics::set_default_local_recorder(&recorder);
     let scene = Scene::playing((0..4).map(|_| json(200, "ok"))).await;
     scene.connect("s2", 8).await;
     assert_eq!(scene.get("/proxy/s1/users/me").await.status, 200);
@@ -783,26 +822,42 @@ async fn sellers_in_the_cache_outlive_a_store_that_is_away_but_not_for_ever() {
     scene.clock.advance(TimeDelta::seconds(1));
     let gone = scene.get("/proxy/s1/users/me").await;
     assert_eq!(gone.problem(), problem(503, "store_unavailable", "not_sent"));
+    let figures = figures.render();
+    // Key and connection of the two calls after the first second, and the key of the call for the other seller.
+    assert!(
+        figures.contains("connector_proxy_cache_total{use=\"stale\"} 5"),
+        "{figures}"
+    );
+    assert!(
+        figures.contains("connector_proxy_store_silent_total "),
+        "{figures}"
+    );
 }
 
 #[tokio::test]
 async fn a_full_house_answers_at_once_and_frees_its_places() {
-    let scene = Scene::with([Act::Hang, json(200, "ok")], |settings| {
-        settings.max_in_flight_per_seller = 1;
-    })
-    .await;
-    let scene = Arc::new(scene);
-    let waiting = scene.clone();
-    let first = tokio::spawn(async move { waiting.get("/proxy/s1/v1/payments/1").await });
-    while scene.peer.requests().is_empty() {
-        tokio::time::sleep(StdDuration::from_millis(5)).await;
+    let one_per_seller: fn(&mut ProxySettings) = |settings| settings.max_in_flight_per_seller = 1;
+    let one_in_all: fn(&mut ProxySettings) = |settings| settings.max_in_flight = 1;
+    for (change, others) in [(one_per_seller, 200), (one_in_all, 503)] {
+        let scene = Scene::with([Act::Hang, json(200, "ok"), json(200, "ok")], change).await;
+        scene.connect("s2", 8).await;
+        let scene = Arc::new(scene);
+        let waiting = scene.clone();
+        let first = tokio::spawn(async move { waiting.get("/proxy/s1/v1/payments/1").await });
+        while scene.peer.requests().is_empty() {
+            tokio::time::sleep(StdDuration::from_millis(5)).await;
+        }
+        let refused = scene.get("/proxy/s1/v1/payments/1").await;
+        assert_eq!(refused.problem(), problem(503, "overloaded", "not_sent"));
+        assert!(!refused.header("retry-after").is_empty());
+        assert_eq!(scene.get("/proxy/s2/v1/payments/1").await.status, others);
+        // The caller of a read hangs up: nobody waits for the answer any more, and the place is free.
+        first.abort();
+        let _ = first.await;
+        let under_way = scene.proxy.0.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(under_way, 0);
+        assert_eq!(scene.get("/proxy/s1/v1/payments/1").await.status, 200);
     }
-    let refused = scene.get("/proxy/s1/v1/payments/1").await;
-    assert_eq!(refused.problem(), problem(503, "overloaded", "not_sent"));
-    assert!(!refused.header("retry-after").is_empty());
-    first.abort();
-    let _ = first.await;
-    assert_eq!(scene.get("/proxy/s1/v1/payments/1").await.status, 200);
 }
 
 #[tokio::test]

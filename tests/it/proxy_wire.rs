@@ -210,6 +210,42 @@ async fn an_answer_that_mercado_pago_breaks_off_is_broken_off_here_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_coming_or_breaks_off_never_reaches_mercado_pago_as_a_whole() {
+    let app = TestApp::with(|settings| {
+        settings.insert("PROXY_IDLE_TIMEOUT", "200ms".to_owned());
+    })
+    .await;
+    app.connect_seller("seller-1").await;
+    app.sandbox.clear_requests();
+    // Held before it is sent, or streamed.
+    for size in [1_000, 1_000_000] {
+        let half = "x".repeat(size / 2);
+        let length = format!("content-length: {size}\r\n");
+        let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{half}\r\n", half.len());
+        let chunked = chunked.split_once("\r\n\r\n").unwrap();
+        let chunked_header = format!("{}\r\n", chunked.0);
+        for (headers, body) in [(&length, half.as_str()), (&chunked_header, chunked.1)] {
+            let request = request("POST /proxy/seller-1/v1/payments", headers, body);
+            // It stops: whoever sends gets an answer, and is not waited for any longer.
+            let answer = exchange(&app, &request).await;
+            assert_eq!(
+                (status(&answer), code(&answer).as_str()),
+                (400, "invalid_request"),
+                "{answer}"
+            );
+            // It breaks off.
+            let mut stream = connect(&app).await;
+            stream.write_all(&request).await.unwrap();
+            drop(stream);
+        }
+    }
+    app.proxied_get("seller-1", "/users/me").await.expect(200);
+    let arrived = app.sandbox.requests();
+    let paths: Vec<_> = arrived.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["/users/me"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payment_is_made_once_when_its_caller_hangs_up() {
     let app = with_seller().await;
     let token = app.card_token("seller-1", "APRO").await;

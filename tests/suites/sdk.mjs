@@ -166,6 +166,14 @@ assert.equal((await ok(new sdk.Chargeback(config).search({ options: { payment_id
 await assert.rejects(payment.get({ id: 1 }), (error) => error.status === 404 && Boolean(error.message));
 const stranger = new sdk.MercadoPagoConfig({ accessToken: `mck_${"x".repeat(40)}~nobody` });
 await assert.rejects(new sdk.User(stranger).get(), (error) => error.status === 401 && Boolean(error.message));
+if (token.includes("~")) {
+  const absent = new sdk.MercadoPagoConfig({ accessToken: `${token.split("~")[0]}~nobody` });
+  await assert.rejects(new sdk.User(absent).get(), (error) => {
+    assert.equal(error.constructor.name, "MPNotFoundError");
+    assert.deepEqual([error.status, error.error], [404, "connection_not_found"]);
+    return Boolean(error.message);
+  });
+}
 
 if (otherToken) {
   const sellers = [config, new sdk.MercadoPagoConfig({ accessToken: otherToken })].map((each) => new sdk.User(each));

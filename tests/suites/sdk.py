@@ -178,4 +178,7 @@ missing = sdk.payment().get(1)
 assert missing["status"] == 404 and missing["response"]["message"], missing
 refused = mercadopago.SDK("mck_" + "x" * 40 + "~nobody").user().get()
 assert refused["status"] == 401 and refused["response"]["message"], refused
+if "~" in token:
+    absent = mercadopago.SDK(token.split("~")[0] + "~nobody").user().get()
+    assert absent["status"] == 404 and absent["response"]["error"] == "connection_not_found", absent
 print(f"python sdk: {calls} calls answered as expected")
