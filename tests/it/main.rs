@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod events;
 mod other_provider;
+mod pgbouncer;
 mod proxy_money;
 mod proxy_wire;
 mod proxying;
