@@ -1,6 +1,8 @@
 //! What was called, by the hour and connection, and which payments went out a moment ago. Written beside the calls, in
 //! batches; only the duplicate guard costs a statement per payment, and it is off unless asked for.
 
+use std::ops::AddAssign;
+
 use chrono::{DateTime, Utc};
 
 use super::dispatch::{read, statements, within, write};
@@ -51,6 +53,26 @@ pub struct UsageSums {
     pub declines_fraud_prevention: i64,
     /// Payments declined for another reason.
     pub declines_other: i64,
+}
+
+impl UsageSums {
+    /// Payments declined, for whatever reason.
+    pub fn declines(&self) -> i64 {
+        self.declines_data_entry + self.declines_issuer + self.declines_fraud_prevention + self.declines_other
+    }
+}
+
+impl AddAssign for UsageSums {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.provider_ms += other.provider_ms;
+        self.approvals += other.approvals;
+        self.declines_data_entry += other.declines_data_entry;
+        self.declines_issuer += other.declines_issuer;
+        self.declines_fraud_prevention += other.declines_fraud_prevention;
+        self.declines_other += other.declines_other;
+    }
 }
 
 /// What is added to an hour of a connection.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 
 use super::overview::entry;
+use super::usage::{Subject, usage};
 use super::{Query, ROWS, address, applications, connection_href, notice, reason_text, row};
 use crate::domain::connection::{Connection, RefreshAttempt, RefreshOutcome, Status, StatusReason, Trigger};
 use crate::domain::event::AuditAction;
@@ -100,7 +101,15 @@ pub(super) async fn show_connection(
         .as_object()
         .is_none_or(serde_json::Map::is_empty);
     let mut shell = page.shell(&state, connection.seller_id.as_str(), Place::Connections);
-    shell.notice = notice(&Query::of(query.as_deref()));
+    let query = Query::of(query.as_deref());
+    shell.notice = notice(&query);
+    let href = connection_href(&connection.application, connection.seller_id.as_str());
+    let subject = Subject {
+        heading: "Calls".to_owned(),
+        application: &connection.application,
+        connection: Some(&connection.id),
+        path: &href,
+    };
     let context = console::Connection {
         shell,
         row: row(&connection, now),
@@ -124,6 +133,7 @@ pub(super) async fn show_connection(
             ],
         ),
         timeline: timeline(&state, &connection, now).await?,
+        usage: usage(&state, subject, &query, now).await?,
     };
     Ok(pages::render(StatusCode::OK, &context))
 }

@@ -17,6 +17,7 @@ mod sign_in;
 mod team;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use axum::Router;
 use axum::response::Redirect;

@@ -1,13 +1,15 @@
 //! How everything stands.
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use http::StatusCode;
 
-use super::row;
+use super::usage::{Subject, usage};
+use super::{Query, row};
 use crate::http::AppState;
 use crate::http::pages::console::{Count, Overview, Place, TimelineEntry};
+use crate::http::pages::usage::Usage;
 use crate::http::pages::{self, Moment, Tone};
 use crate::http::session::{Page, Refusal, role};
 use crate::storage::{AuditFilter, AuditRow, ConnectionFilter};
@@ -21,9 +23,11 @@ const LATEST: u32 = 12;
 
 pub(super) async fn show_overview(
     State(state): State<AppState>,
+    RawQuery(query): RawQuery,
     page: Page<role::Viewer>,
 ) -> Result<Response, Refusal> {
     let now = state.clock.now();
+    let query = Query::of(query.as_deref());
     let overview = state.store.overview(None).await?;
     let filter = ConnectionFilter {
         expiring_before: Some(now + SOON),
@@ -46,6 +50,7 @@ pub(super) async fn show_overview(
         tone,
         href,
     };
+    let backlog = state.store.delivery_backlog().await?;
     let context = Overview {
         problems: problems(&state).await?,
         counts: vec![
@@ -73,12 +78,45 @@ pub(super) async fn show_overview(
                 Tone::Plain,
                 "/console/connections?status=revoked",
             ),
+            count(
+                "Deliveries waiting",
+                backlog.pending,
+                Tone::Plain,
+                "/console/deliveries?status=pending",
+            ),
+            count(
+                "Deliveries given up",
+                backlog.dead,
+                if backlog.dead > 0 { Tone::Bad } else { Tone::Plain },
+                "/console/deliveries?status=dead",
+            ),
         ],
+        usages: usages(&state, &query, now).await?,
         expiring: expiring.iter().map(|connection| row(connection, now)).collect(),
         recent: latest.data.iter().map(|audit| entry(audit, now)).collect(),
         shell: page.shell(&state, "Overview", Place::Overview),
     };
     Ok(pages::render(StatusCode::OK, &context))
+}
+
+/// What was called, by application.
+async fn usages(state: &AppState, query: &Query, now: DateTime<Utc>) -> Result<Vec<Usage>, Refusal> {
+    let several = state.applications.iter().nth(1).is_some();
+    let mut usages = Vec::new();
+    for application in state.applications.iter() {
+        let subject = Subject {
+            heading: if several {
+                format!("Calls of {}", application.id)
+            } else {
+                "Calls".to_owned()
+            },
+            application: &application.id,
+            connection: None,
+            path: "/console",
+        };
+        usages.push(usage(state, subject, query, now).await?);
+    }
+    Ok(usages)
 }
 
 /// What keeps a whole application from working.
@@ -101,7 +139,7 @@ async fn problems(state: &AppState) -> Result<Vec<String>, Refusal> {
 }
 
 /// An audit row as a line of a timeline.
-pub(super) fn entry(audit: &AuditRow, now: chrono::DateTime<chrono::Utc>) -> TimelineEntry {
+pub(super) fn entry(audit: &AuditRow, now: DateTime<Utc>) -> TimelineEntry {
     TimelineEntry {
         tone: tone(&audit.action),
         what: sentence(&audit.action),

@@ -1,12 +1,14 @@
 //! What admins rely on, and what somebody who should not be there meets (SECURITY.md D36 to D40).
 
 use axum::body::Body;
-use chrono::TimeDelta;
+use chrono::{DurationRound as _, TimeDelta};
 use http::{Request, StatusCode, header};
 
+use crate::domain::clock::Clock as _;
+use crate::domain::ids::{ApplicationId, ConnectionId};
 use crate::http::testing::{Answer, PASSWORD, TestSite};
 use crate::mercadopago::peer::json;
-use crate::storage::Role;
+use crate::storage::{Role, UsageDelta, UsageSums};
 
 /// Every page, for a site with `seller-1`.
 const PAGES: [&str; 13] = [
@@ -674,6 +676,65 @@ async fn connections_are_searched_and_paged_and_downloaded_in_full() {
         .await
         .body;
     assert_eq!(filtered.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn what_was_called_is_shown_as_bars_and_in_numbers() {
+    let site = TestSite::new().await;
+    site.connect("seller-1", 7).await;
+    let browser = site.browser(Role::Viewer).await;
+    for path in ["/console", "/console/connections/default/seller-1"] {
+        assert!(
+            browser.get(path).await.body.contains("Nothing was called."),
+            "{path}"
+        );
+    }
+    let store = &site.state.store;
+    let application = ApplicationId::default_application();
+    let seller = "seller-1".parse().unwrap();
+    let connection = store
+        .find_connection(&application, &seller)
+        .await
+        .unwrap()
+        .unwrap();
+    let hour = site.clock.now().duration_trunc(TimeDelta::hours(1)).unwrap();
+    let delta = |connection: Option<&ConnectionId>, calls| UsageDelta {
+        application: application.clone(),
+        connection: connection.cloned(),
+        sums: UsageSums {
+            calls,
+            failures: 2,
+            approvals: 7,
+            declines_issuer: 1,
+            ..UsageSums::default()
+        },
+    };
+    store
+        .add_usage(hour, &[delta(Some(&connection.id), 16)])
+        .await
+        .unwrap();
+    let (earlier, own) = (hour - TimeDelta::days(3), delta(None, 9));
+    store.add_usage(earlier, &[own]).await.unwrap();
+
+    let page = browser.get("/console").await.body;
+    for shown in [
+        "Calls, the last 24 hours: 16 calls, 2 failed",
+        "height=\"100\"",
+        ">87.5 %<",
+        "<dt>Declined: issuer</dt><dd class=\"number\">1</dd>",
+    ] {
+        assert!(page.contains(shown), "{shown} is not in {page}");
+    }
+    let week = browser.get("/console?usage=7d").await.body;
+    assert!(week.contains("the last 7 days: 25 calls, 4 failed"), "{week}");
+    let of_seller = browser
+        .get("/console/connections/default/seller-1?usage=30d")
+        .await
+        .body;
+    assert!(
+        of_seller.contains("the last 30 days: 16 calls, 2 failed"),
+        "{of_seller}"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use askama::Template;
 
+use super::usage::Usage;
 use super::{Moment, Tone};
 use crate::domain::secret::{ApiKeySecret, Password};
 use crate::http::branding::Chrome;
@@ -178,6 +179,7 @@ pub(crate) struct Overview {
     pub(crate) shell: Shell,
     pub(crate) problems: Vec<String>,
     pub(crate) counts: Vec<Count>,
+    pub(crate) usages: Vec<Usage>,
     pub(crate) expiring: Vec<ConnectionRow>,
     pub(crate) recent: Vec<TimelineEntry>,
 }
@@ -212,6 +214,7 @@ pub(crate) struct Connection {
     pub(crate) may_revoke: bool,
     pub(crate) reconnect_href: String,
     pub(crate) timeline: Vec<TimelineEntry>,
+    pub(crate) usage: Usage,
 }
 
 /// Asks before something is destroyed.

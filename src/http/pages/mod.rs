@@ -10,6 +10,7 @@ pub(crate) mod events;
 mod samples;
 pub(crate) mod seller;
 mod seller_texts;
+pub(crate) mod usage;
 
 use axum::body::Body;
 use axum::response::Response;

@@ -4,6 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::console::*;
 use super::events::*;
+use super::usage::*;
 use super::{Moment, Tone};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{ApiKeySecret, EndpointSecret, Password};
@@ -48,6 +49,35 @@ fn row(seller: &str, tone: Tone, label: &'static str) -> ConnectionRow {
         last_refreshed: Some(moment(-77)),
         connected: moment(-400),
         refresh_failures: 0,
+    }
+}
+
+fn usage(heading: &str) -> Usage {
+    let bar = |x, height| Bar {
+        x,
+        height,
+        failed_height: height / 4,
+        from: "2024-10-04 00:00 UTC".to_owned(),
+        calls: height * 12,
+        failures: height * 3,
+        approvals: height,
+        declines: 1,
+    };
+    Usage {
+        id: "usage-default".to_owned(),
+        heading: heading.to_owned(),
+        periods: vec![PeriodLink {
+            href: "/console?usage=24h".to_owned(),
+            label: "24 hours",
+            current: true,
+        }],
+        summary: "Calls, the last 24 hours: 2400 calls, 600 failed".to_owned(),
+        width: 240,
+        bars: vec![bar(0, 100), bar(10, 0), bar(20, 50)],
+        sums: vec![
+            ("Calls", "2400".to_owned()),
+            ("Approval rate", "98.6 %".to_owned()),
+        ],
     }
 }
 
@@ -139,6 +169,7 @@ fn add_sign_in_and_overview(add: &mut Add<'_>) {
                 count("Seller must reconnect", 7, Tone::Bad),
                 count("Revoked", 41, Tone::Plain),
             ],
+            usages: vec![usage(HOSTILE)],
             expiring: vec![
                 row("panaderia-sur", Tone::Warn, "refresh failing"),
                 row(HOSTILE, Tone::Bad, "reconnect required"),
@@ -152,6 +183,7 @@ fn add_sign_in_and_overview(add: &mut Add<'_>) {
             shell: shell("Overview", Place::Overview),
             problems: vec![],
             counts: vec![count("Active", 0, Tone::Good)],
+            usages: vec![],
             expiring: vec![],
             recent: vec![],
         },
@@ -221,6 +253,7 @@ fn add_connections(add: &mut Add<'_>) {
             may_revoke: true,
             reconnect_href: "/console/connect-links/new?seller_id=seller-42".to_owned(),
             timeline: timeline(),
+            usage: usage("Calls"),
         },
     );
     add(
@@ -249,6 +282,10 @@ fn add_connections(add: &mut Add<'_>) {
             may_revoke: false,
             reconnect_href: "/console/connect-links/new?seller_id=seller-42".to_owned(),
             timeline: vec![],
+            usage: Usage {
+                bars: vec![],
+                ..usage("Calls")
+            },
         },
     );
 }
