@@ -14,6 +14,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::task::TaskTracker;
 
 use super::signature::sign;
@@ -77,6 +78,7 @@ on_both_engines! {
     a_slow_endpoint_has_so_many_attempts_at_a_time_and_delays_nobody,
     two_replicas_do_not_make_the_same_attempt,
     a_redirect_is_not_followed,
+    an_answer_without_end_is_cut_off,
     a_disabled_endpoint_is_told_nothing_and_goes_on_when_enabled,
     a_test_event_goes_to_one_endpoint_alone,
     events_are_polled_oldest_first_without_missing_any,
@@ -868,6 +870,35 @@ async fn a_redirect_is_not_followed(stage: Stage) {
         delivery.last_error.as_deref(),
         Some("answered 307; redirects are not followed")
     );
+}
+
+async fn an_answer_without_end_is_cut_off(stage: Stage) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let endless = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = [0; 4096];
+        assert!(stream.read(&mut read).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let mut written = 0;
+        while stream.write_all(&read).await.is_ok() {
+            written += read.len();
+        }
+        written
+    });
+    let new = NewEndpoint {
+        application: default_application(),
+        url,
+        event_types: None,
+        description: None,
+    };
+    stage.endpoints.create(new, Actor::operator()).await.unwrap();
+    stage.pay(1, 42).await;
+    stage.deliver().await;
+    assert_eq!(stage.deliveries(Some(DeliveryStatus::Delivered)).await.len(), 1);
+    // What the sockets hold, and no more.
+    let written = endless.await.unwrap();
+    assert!(written < 32 * 1024 * 1024, "{written} bytes were taken");
 }
 
 async fn a_disabled_endpoint_is_told_nothing_and_goes_on_when_enabled(stage: Stage) {

@@ -480,8 +480,38 @@ mod tests {
                 Some("9"),
             ),
             (
+                "orders",
+                r#"{"id":1,"type":"order","action":"order.updated","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
                 "subscription_preapproval",
                 r#"{"id":1,"type":"subscription_preapproval","action":"updated","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "subscription_preapproval_plan",
+                r#"{"id":1,"type":"subscription_preapproval_plan","action":"created","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "subscription_authorized_payment",
+                r#"{"id":1,"type":"subscription_authorized_payment","action":"created","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "topic_merchant_order_wh",
+                r#"{"id":1,"type":"topic_merchant_order_wh","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "mp-connect",
+                r#"{"id":1,"type":"mp-connect","action":"application.authorized","data":{"id":"9"}}"#,
+                Some("9"),
+            ),
+            (
+                "delivery",
+                r#"{"id":1,"type":"delivery","data":{"id":"9"}}"#,
                 Some("9"),
             ),
             (

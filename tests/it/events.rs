@@ -333,6 +333,64 @@ async fn a_delivery_that_was_confirmed_while_the_store_refused_is_not_made_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operators_do_by_command_what_the_platform_does_by_the_api() {
+    let mut receiver = Receiver::start().await;
+    let settings = [("EVENT_ENDPOINTS_ALLOW_PRIVATE", "true")];
+    let service = Service::with("http://127.0.0.1:9", &settings).await;
+    let run = |arguments: &[&str]| {
+        let output = service.run(&[arguments, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let made = run(&["event-endpoints", "create", &receiver.url]);
+    assert!(made["secret"].as_str().unwrap().starts_with("whsec_"));
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(run(&["event-endpoints", "test", id])["status"], "delivered");
+    receiver.event("event_endpoint.test").await;
+    assert_ne!(
+        run(&["event-endpoints", "rotate-secret", id])["secret"],
+        made["secret"]
+    );
+    let tokens = json!({
+        "seller_id": "seller-1", "user_id": 42, "access_token": "APP_USR-1", "expires_in": 15_552_000, "verify": false,
+    });
+    service
+        .platform()
+        .post("/v1/connections", tokens)
+        .await
+        .expect(201);
+    receiver.event("connection.connected").await;
+
+    let events = run(&[
+        "events",
+        "list",
+        "--type",
+        "connection.connected",
+        "--seller-id",
+        "seller-1",
+    ]);
+    assert_eq!(events.as_array().unwrap().len(), 1);
+    // The process beside the service puts it in line, the service sends it.
+    let replayed = run(&["event-endpoints", "replay", id, "--since", "2020-01-01T00:00:00Z"]);
+    assert_eq!(replayed["deliveries"], 1);
+    let told = receiver.event("connection.connected").await.json();
+    assert_eq!(told["id"], events[0]["id"]);
+    let deliveries = run(&["deliveries", "list", "--endpoint-id", id]);
+    let delivery = deliveries[0]["id"].as_str().unwrap();
+    run(&["deliveries", "retry", delivery]);
+    receiver.event("connection.connected").await;
+    assert_eq!(
+        run(&["event-endpoints", "disable", id])["disabled_reason"],
+        "by_hand"
+    );
+    assert_eq!(run(&["event-endpoints", "list"])[0]["enabled"], false);
+    assert_eq!(run(&["event-endpoints", "enable", id])["enabled"], true);
+    run(&["event-endpoints", "delete", id]);
+    assert_eq!(run(&["event-endpoints", "list"]), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_sandbox_signed_is_taken_as_it_is_and_neither_altered_nor_late() {
     let app = start().await;
     app.connect_seller("seller-1").await;
@@ -476,6 +534,9 @@ async fn a_notification_that_is_not_mercado_pagos_gets_a_bare_401() {
             .await;
         assert_eq!((refused.status.as_u16(), refused.text()), (401, ""), "{path}");
     }
+    let large = json!({ "id": 1, "filler": "x".repeat(300 * 1024) });
+    let refused = app.platform().post(hooks[0], large).await;
+    assert_eq!(refused.problem(), (413, "body_too_large"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

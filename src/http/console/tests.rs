@@ -718,7 +718,7 @@ async fn what_was_called_is_shown_as_bars_and_in_numbers() {
 
     let page = browser.get("/console").await.body;
     for shown in [
-        "Calls, the last 24 hours: 16 calls, 2 failed",
+        "Calls of default, the last 24 hours: 16 calls, 2 failed",
         "height=\"100\"",
         ">87.5 %<",
         "<dt>Declined: issuer</dt><dd class=\"number\">1</dd>",
