@@ -9,8 +9,8 @@ use crate::support::process::{Service, until};
 
 /// Takes the write lock of the database until it is dropped.
 async fn lock(service: &Service) -> SqliteConnection {
-    let url = format!("sqlite://{}", service.database().display());
-    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    let url = service.setting("DATABASE_URL");
+    let mut connection = SqliteConnection::connect(url).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE")
         .execute(&mut connection)
         .await

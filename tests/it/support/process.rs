@@ -40,7 +40,8 @@ pub(crate) struct Service {
     folder: TempDir,
     settings: BTreeMap<&'static str, String>,
     child: Option<Child>,
-    target: Target,
+    /// Where it listens.
+    pub(crate) target: Target,
 }
 
 impl Service {
@@ -84,6 +85,11 @@ impl Service {
 
     /// Starts the process on what is in its folder.
     pub(crate) async fn start_again(&mut self) {
+        assert!(self.try_start().await, "it ended by itself at its start");
+    }
+
+    /// The same, where its start may fail, as it does while the database is away. Whether it runs.
+    pub(crate) async fn try_start(&mut self) -> bool {
         assert!(self.child.is_none(), "it runs already");
         let before = std::fs::metadata(self.log_file()).map_or(0, |log| log.len());
         let log = OpenOptions::new()
@@ -92,17 +98,28 @@ impl Service {
             .open(self.log_file())
             .unwrap();
         let child = self.command().arg("serve").stderr(log).spawn().unwrap();
-        self.child = Some(child);
+        let log_file = self.log_file();
+        let child = self.child.insert(child);
         let address = until("the start", || {
-            let mut log = File::open(self.log_file()).unwrap();
+            let mut log = File::open(&log_file).unwrap();
             log.seek(SeekFrom::Start(before)).unwrap();
             let log = std::io::read_to_string(log).unwrap();
-            let line = log.lines().find(|line| line.contains("listening"))?;
-            let rest = line.split_once("addr=")?.1;
-            rest.split_whitespace().next().map(str::to_owned)
+            let listening = log.lines().find_map(|line| {
+                let line = line.contains("listening").then_some(line)?;
+                line.split_once("addr=")?.1.split_whitespace().next()
+            });
+            match listening {
+                Some(address) => Some(Some(address.to_owned())),
+                None => child.try_wait().unwrap().map(|_| None),
+            }
         })
         .await;
+        let Some(address) = address else {
+            self.child = None;
+            return false;
+        };
         self.target = self.target.moved(format!("http://{address}").parse().unwrap());
+        true
     }
 
     /// The program with this service's settings, for a command beside it.
@@ -145,8 +162,9 @@ impl Service {
         self.folder.path()
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("connector.db")
+    /// The value of one of its settings.
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        &self.settings[name]
     }
 
     /// Rescue files with a complete answer in them.
