@@ -58,11 +58,14 @@ impl Breakers {
             failures: 0,
             open_until: now,
         });
-        state.failures = state.failures.saturating_add(1);
-        let beyond = state.failures.checked_sub(FAILURES_TO_OPEN);
-        let rest = beyond.map_or(Duration::zero(), |more| {
-            (FIRST_REST * 2_i32.pow(more.min(10))).min(LONGEST_REST)
-        });
+        // While it rests, only attempts fail that were in the air when it opened: they tell nothing new.
+        let mut rest = Duration::zero();
+        if state.open_until <= now {
+            state.failures = state.failures.saturating_add(1);
+            if let Some(beyond) = state.failures.checked_sub(FAILURES_TO_OPEN) {
+                rest = (FIRST_REST * 2_i32.pow(beyond.min(10))).min(LONGEST_REST);
+            }
+        }
         let rest = rest.max(retry_after.unwrap_or_default().min(LONGEST_REST));
         state.open_until = state.open_until.max(now + rest);
     }
@@ -96,6 +99,24 @@ mod tests {
         );
         breakers.succeeded(&application);
         assert_eq!(breakers.open_until(&application, later), None);
+    }
+
+    #[test]
+    fn a_crowd_that_was_in_the_air_when_it_opened_does_not_make_the_rest_longer() {
+        let (breakers, application) = (Breakers::default(), ApplicationId::default_application());
+        for _ in 0..FAILURES_TO_OPEN + 30 {
+            breakers.failed(&application, None, NOW);
+        }
+        let until = NOW + FIRST_REST;
+        assert_eq!(breakers.open_until(&application, NOW), Some(until));
+        // Whoever is let through then and fails counts once more, and its crowd does not.
+        for _ in 0..30 {
+            breakers.failed(&application, None, until);
+        }
+        assert_eq!(
+            breakers.open_until(&application, until),
+            Some(until + FIRST_REST * 2)
+        );
     }
 
     #[test]

@@ -40,6 +40,10 @@ impl Inner {
                 reason,
             });
         };
+        if spent_generation.is_some_and(|spent| spent != connection.generation) {
+            // Somebody has done it: nothing is spent, so nothing below speaks against it.
+            return self.current(id).await;
+        }
         self.check_application(app, trigger).await?;
         if self.replica.excessive_skew().is_some() {
             return Err(RefreshError::TokenUnavailable {

@@ -755,6 +755,42 @@ async fn a_resting_endpoint_is_not_asked() {
 }
 
 #[tokio::test]
+async fn what_another_replica_brought_is_given_while_the_endpoint_rests_here() {
+    let throttled = json(429, r#"{"error":"local_rate_limited","status":429}"#);
+    let scene = Scene::playing(std::iter::repeat_n(json(503, "{}"), 4).chain([throttled])).await;
+    let id = scene.connect("seller-1", 7).await;
+    for number in 0..5 {
+        let other = scene.connect(&format!("other-{number}"), 100 + number).await;
+        scene
+            .refresher
+            .refresh(&other, None, Trigger::Manual)
+            .await
+            .unwrap_err();
+    }
+    let Claim::Claimed(claimed) = scene.claim(&id).await else {
+        panic!()
+    };
+    let brought = tokens(scene.clock.now());
+    let succeeded =
+        scene
+            .refresher
+            .0
+            .success(&scene.app, &claimed.open.connection, &brought, &claimed.data_key);
+    scene
+        .store
+        .store_refreshed(&claimed.attempt.id, 1, &succeeded, scene.clock.now())
+        .await
+        .unwrap();
+    let open = scene
+        .refresher
+        .refresh(&id, Some(1), Trigger::Expired)
+        .await
+        .unwrap();
+    assert_eq!(open.connection.generation, 2);
+    assert_eq!(scene.peer.requests().len(), 5, "nothing more is asked for");
+}
+
+#[tokio::test]
 async fn after_a_restore_only_dead_access_tokens_spend_their_refresh_token() {
     let users_me = json(200, r#"{"id":7}"#);
     let dead = json(401, "{}");

@@ -46,7 +46,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("EVENT_RETRY_SCHEDULE", "1s,1s,2s,5s,10s,30s"),
 ];
 
-/// An operator who asks one replica after the other, whoever lives.
+/// So many sellers are renewed by hand at the same time.
+const AT_ONCE: usize = 16;
+
+/// An operator, who asks the first replica.
+#[derive(Clone)]
 struct Operator {
     fleet: Arc<Fleet>,
     client: reqwest::Client,
@@ -87,14 +91,15 @@ impl Operator {
                     flagged.insert(seller);
                 }
             }
-            for seller in open.clone() {
-                let path = format!("v1/connections/{}/refresh", seller_id(seller));
-                match self.ask(http::Method::POST, &path, &Value::Null).await {
-                    (200, _) => {
-                        open.remove(&seller);
-                    }
-                    (409 | 503, _) => {}
-                    other => panic!("{}: {other:?}", seller_id(seller)),
+            let mut asked = JoinSet::new();
+            for number in 0..AT_ONCE {
+                let sellers: Vec<_> = open.iter().copied().skip(number).step_by(AT_ONCE).collect();
+                let operator = self.clone();
+                asked.spawn(async move { operator.renew(sellers).await });
+            }
+            while let Some(renewed) = asked.join_next().await {
+                for seller in renewed.unwrap() {
+                    open.remove(&seller);
                 }
             }
             if open.is_empty() {
@@ -107,6 +112,20 @@ impl Operator {
             );
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Renews these by hand; those who were.
+    async fn renew(self, sellers: Vec<usize>) -> Vec<usize> {
+        let mut renewed = Vec::new();
+        for seller in sellers {
+            let path = format!("v1/connections/{}/refresh", seller_id(seller));
+            match self.ask(http::Method::POST, &path, &Value::Null).await {
+                (200, _) => renewed.push(seller),
+                (409 | 503, _) => {}
+                other => panic!("{}: {other:?}", seller_id(seller)),
+            }
+        }
+        renewed
     }
 
     /// The sellers of a status.
