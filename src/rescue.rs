@@ -5,8 +5,8 @@
 //! The answer in it is sealed with the connection's data key, so ending the connection makes it unreadable. The file goes
 //! when the store has committed what the answer brought.
 //!
-//! Layout: one line of JSON (whose answer it is), eight bytes with the length of the sealed answer (zero until it is
-//! complete on disk), the sealed answer, zeros. The folder belongs to one replica and survives the process.
+//! Layout: one line of JSON (whose answer it is), eight bytes with the length of the sealed answer (zero until there is
+//! one), the sealed answer, zeros. The folder belongs to one replica and survives the process.
 //!
 //! So the folder also tells for certain that a process is dead: each writes its id into the file `replica` and holds a lock
 //! on it until the system takes the lock away with the process. Whoever gets the lock succeeds the process whose id it finds.
@@ -307,14 +307,13 @@ fn create_file(path: &Path, subject: &Subject) -> io::Result<(File, u64)> {
     Ok((file, offset))
 }
 
-/// Writes the sealed answer, syncs, and only then its length: a torn write is an empty file.
+/// Writes length and sealed answer at once, so that whoever is killed leaves either or nothing, and syncs. What a power cut
+/// tears does not open.
 fn write_answer(mut file: &File, offset: u64, sealed: &[u8]) -> io::Result<()> {
+    let mut bytes = (sealed.len() as u64).to_be_bytes().to_vec();
+    bytes.extend(sealed);
     file.seek(SeekFrom::Start(offset))?;
-    file.write_all(&0_u64.to_be_bytes())?;
-    file.write_all(sealed)?;
-    file.sync_data()?;
-    file.seek(SeekFrom::Start(offset))?;
-    file.write_all(&(sealed.len() as u64).to_be_bytes())?;
+    file.write_all(&bytes)?;
     file.sync_data()
 }
 
@@ -428,6 +427,27 @@ mod tests {
         for left in dir.list_left().await.unwrap() {
             assert!(left.open(&key, &application).unwrap().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_a_power_cut_tore_does_not_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, application) = (DataKey::generate(), ApplicationId::default_application());
+        let dir = RescueDir::open(folder.path()).unwrap();
+        let file = dir
+            .create(subject(), key.clone(), application.clone())
+            .await
+            .unwrap();
+        file.keep(&answer()).await;
+        let path = file.guard.path.clone();
+        drop(file);
+        // Its length and its first bytes are on the disk, the rest of it is not.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let begin = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1 + 8 + 16;
+        bytes[begin..].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        let left = dir.list_left().await.unwrap();
+        assert!(left[0].open(&key, &application).is_err());
     }
 
     #[tokio::test]

@@ -15,10 +15,10 @@ use crate::callers::{Callers, Calls};
 use crate::fleet::{Fleet, seller_id, seller_number};
 use crate::judge::{Judge, LastAnswer, Spending};
 use crate::plan::Plan;
-use crate::postgres::Cluster;
 use crate::provider::{Provider, Weather};
 use crate::receiver::Receiver;
 use crate::support::API_KEY;
+use crate::support::postgres::Cluster;
 
 /// How long the sellers' fate may take to show once nothing is disturbed any more.
 const SETTLED_WITHIN: Duration = Duration::from_mins(3);
@@ -118,7 +118,13 @@ impl Operator {
     async fn renew(self, sellers: Vec<usize>) -> Vec<usize> {
         let mut renewed = Vec::new();
         for seller in sellers {
-            let path = format!("v1/connections/{}/refresh", seller_id(seller));
+            let shown = format!("v1/connections/{}", seller_id(seller));
+            let path = format!("{shown}/refresh");
+            // One that failed before is being found out about; by hand, a token that is known to be dead is spent again.
+            let (_, connection) = self.ask(http::Method::GET, &shown, &Value::Null).await;
+            if connection["status"] != "active" || connection["refresh_failures"] != 0 {
+                continue;
+            }
             match self.ask(http::Method::POST, &path, &Value::Null).await {
                 (200, _) => renewed.push(seller),
                 (409 | 503, _) => {}

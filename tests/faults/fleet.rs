@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tokio::sync::Mutex as AsyncMutex;
 use url::Url;
 
-use crate::postgres::Cluster;
-use crate::provider::Provider;
+use crate::provider::{Granted, Provider};
+use crate::support::postgres::Cluster;
 use crate::support::process::Service;
 
 /// How often a replica that could not start is started again.
@@ -91,6 +93,16 @@ impl Fleet {
 
     /// Hands the sellers over with the tokens that they consented to, as whoever migrates does.
     pub(crate) async fn import(&self, provider: &Provider) {
+        self.import_with(provider, 0, |granted| granted.expires_at).await;
+    }
+
+    /// The same with another idea of when the access tokens end, and with so many sellers more who are never called.
+    pub(crate) async fn import_with(
+        &self,
+        provider: &Provider,
+        idle: usize,
+        expires_at: impl Fn(&Granted) -> DateTime<Utc>,
+    ) {
         let service = self.replicas[0].service.lock().await;
         let lines = provider.sellers.iter().enumerate().map(|(seller, granted)| {
             let line = json!({
@@ -98,20 +110,48 @@ impl Fleet {
                 "user_id": granted.user_id,
                 "access_token": granted.access_token,
                 "refresh_token": granted.refresh_token,
-                "expires_at": granted.expires_at,
+                "expires_at": expires_at(granted),
                 "scope": "offline_access read write",
                 "verify": false,
             });
             format!("{line}\n")
         });
         let file = service.folder().join("sellers.ndjson");
-        std::fs::write(&file, lines.collect::<String>()).unwrap();
+        let idle = (0..idle).map(|number| {
+            let line = json!({
+                "seller_id": format!("idle-{number:06}"),
+                "user_id": 1 + number,
+                "access_token": format!("APP_USR-{number}"),
+                "refresh_token": format!("TG-{number}"),
+                "expires_in": 15_552_000,
+                "verify": false,
+            });
+            format!("{line}\n")
+        });
+        std::fs::write(&file, lines.chain(idle).collect::<String>()).unwrap();
         let output = service.run(&["connections", "import", file.to_str().unwrap()]);
         assert!(
             output.status.success(),
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Crashes PostgreSQL.
+    pub(crate) fn stop_store(&self) {
+        self.store_away.lock().unwrap().push(Absence {
+            from: Instant::now(),
+            until: None,
+        });
+        tokio::task::block_in_place(|| self.cluster.as_ref().unwrap().stop());
+    }
+
+    /// Starts PostgreSQL again.
+    pub(crate) fn resume_store(&self) {
+        tokio::task::block_in_place(|| self.cluster.as_ref().unwrap().resume());
+        if let Some(absence) = self.store_away.lock().unwrap().last_mut() {
+            absence.until = Some(Instant::now());
+        }
     }
 
     /// Kills a replica, lets it be dead for a while, and starts it until it runs.
@@ -123,17 +163,9 @@ impl Fleet {
 
     /// Crashes PostgreSQL and starts it again.
     pub(crate) async fn restart_store(&self, pause: Duration) {
-        let cluster = self.cluster.as_ref().unwrap();
-        self.store_away.lock().unwrap().push(Absence {
-            from: Instant::now(),
-            until: None,
-        });
-        tokio::task::block_in_place(|| cluster.stop());
+        self.stop_store();
         tokio::time::sleep(pause).await;
-        tokio::task::block_in_place(|| cluster.resume());
-        if let Some(absence) = self.store_away.lock().unwrap().last_mut() {
-            absence.until = Some(Instant::now());
-        }
+        self.resume_store();
     }
 
     pub(crate) fn store_away(&self) -> Vec<Absence> {
@@ -145,12 +177,12 @@ impl Fleet {
         const SQL: &str = "SELECT id, seller_id FROM connections";
         let service = self.replicas[0].service.lock().await;
         let rows: Vec<(String, String)> = if self.cluster.is_some() {
-            let mut connection = PgConnection::connect(service.setting("DATABASE_URL"))
+            let mut connection = PgConnection::connect(&service.settings["DATABASE_URL"])
                 .await
                 .unwrap();
             sqlx::query_as(SQL).fetch_all(&mut connection).await.unwrap()
         } else {
-            let mut connection = SqliteConnection::connect(service.setting("DATABASE_URL"))
+            let mut connection = SqliteConnection::connect(&service.settings["DATABASE_URL"])
                 .await
                 .unwrap();
             sqlx::query_as(SQL).fetch_all(&mut connection).await.unwrap()
@@ -162,7 +194,7 @@ impl Fleet {
 }
 
 impl Replica {
-    async fn kill(&self) {
+    pub(crate) async fn kill(&self) {
         let mut service = self.service.lock().await;
         self.away.lock().unwrap().push(Absence {
             from: Instant::now(),
@@ -176,7 +208,22 @@ impl Replica {
             .extend(rescued.iter().filter_map(|path| subject(path)));
     }
 
-    async fn start(&self) {
+    /// Ends it as a deployment does: it finishes what is under way.
+    pub(crate) async fn stop(&self) {
+        let mut service = self.service.lock().await;
+        self.away.lock().unwrap().push(Absence {
+            from: Instant::now(),
+            until: None,
+        });
+        if let Some(mut child) = service.child.take() {
+            let pid = child.id().to_string();
+            let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+            assert!(told.success());
+            tokio::task::block_in_place(|| child.wait()).unwrap();
+        }
+    }
+
+    pub(crate) async fn start(&self) {
         let mut service = self.service.lock().await;
         while !service.try_start().await {
             tokio::time::sleep(START_AGAIN).await;

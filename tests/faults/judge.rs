@@ -19,9 +19,8 @@ const CACHE_TTL: Duration = Duration::from_secs(2);
 /// How long a replica serves from its memory while the database is away (`CONNECTION_CACHE_STALE`, less a margin).
 const CACHE_STALE: Duration = Duration::from_secs(25);
 
-/// After an unknown outcome the token rests for a tenth of its life, as the connector knows it: a token that was handed over
-/// some time after the consent has a shorter one.
-const REST_OF_LIFE: f64 = 0.09;
+/// After an unknown outcome a token rests for this part of its life.
+const REST_PART_OF_LIFE: u32 = 10;
 
 /// An access token as the provider sees it.
 #[derive(Debug, Clone, Copy)]
@@ -208,6 +207,18 @@ impl<'a> Judge<'a> {
         Some(tokens[before].good_until)
     }
 
+    /// How long a token rests after an unknown outcome. The life of one that was handed over began with that.
+    fn rest(&self, spend: &Spend) -> Duration {
+        let granted = &self.provider.sellers[spend.seller];
+        let life = if granted.refresh_token == spend.token {
+            (granted.at + self.provider.life) - self.begun
+        } else {
+            self.provider.life
+        };
+        // Two clocks measure it.
+        life / REST_PART_OF_LIFE * 99 / 100
+    }
+
     /// Every refresh token with all its uses.
     pub(crate) fn spending(&self) -> Spending {
         let mut by_token: HashMap<&str, Vec<&Spend>> = HashMap::new();
@@ -240,7 +251,7 @@ impl<'a> Judge<'a> {
                     Fate::NotCarriedOut { told: true } => {}
                     _ if !told || self.killed_after(first.replica, ended_at).is_some() => {
                         spending.deliberate += 1;
-                        if second.asked_at < ended_at + self.provider.life.mul_f64(REST_OF_LIFE) {
+                        if second.asked_at < ended_at + self.rest(first) {
                             spending.twice.push(format!("too soon: {first:?}, {second:?}"));
                         }
                     }

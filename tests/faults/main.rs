@@ -22,12 +22,13 @@
 
 mod callers;
 mod chaos;
+mod clock;
 mod fleet;
+mod herd;
 mod judge;
+mod keys;
+mod outage;
 mod plan;
-#[path = "../it/support/postgres.rs"]
-#[expect(dead_code, reason = "the store's tests use more of it")]
-mod postgres;
 mod provider;
 mod receiver;
 #[path = "../it/support/mod.rs"]

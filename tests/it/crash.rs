@@ -9,7 +9,7 @@ use crate::support::process::{Service, until};
 
 /// Takes the write lock of the database until it is dropped.
 async fn lock(service: &Service) -> SqliteConnection {
-    let url = service.setting("DATABASE_URL");
+    let url = &service.settings["DATABASE_URL"];
     let mut connection = SqliteConnection::connect(url).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE")
         .execute(&mut connection)

@@ -302,8 +302,8 @@ async fn a_delivery_that_was_confirmed_while_the_store_refused_is_not_made_again
     let platform = service.platform();
     let endpoint = json!({ "url": receiver.url });
     platform.post("/v1/event-endpoints", endpoint).await.expect(201);
-    let url = format!("sqlite://{}", service.database().display());
-    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let url = &service.settings["DATABASE_URL"];
+    let mut database = SqliteConnection::connect(url).await.unwrap();
     let refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON deliveries WHEN new.status = 'delivered' \
         BEGIN SELECT RAISE(ABORT, 'not now'); END";
     sqlx::query(refuse).execute(&mut database).await.unwrap();

@@ -38,8 +38,10 @@ fn binary() -> OsString {
 /// `serve` with its folder, which outlives the process as a disk does. Dropping it kills the process.
 pub(crate) struct Service {
     folder: TempDir,
-    settings: BTreeMap<&'static str, String>,
-    child: Option<Child>,
+    /// What the next process is started with.
+    pub(crate) settings: BTreeMap<&'static str, String>,
+    /// The process, while there is one.
+    pub(crate) child: Option<Child>,
     /// Where it listens.
     pub(crate) target: Target,
 }
@@ -131,7 +133,8 @@ impl Service {
             .unwrap()
     }
 
-    fn command(&self) -> Command {
+    /// The same, to be started in whatever way.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command
             .env_clear()
@@ -160,11 +163,6 @@ impl Service {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// The value of one of its settings.
-    pub(crate) fn setting(&self, name: &str) -> &str {
-        &self.settings[name]
     }
 
     /// Rescue files with a complete answer in them.
