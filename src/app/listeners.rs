@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, TlsFiles};
-use crate::http::{self, AppState, Audience};
+use crate::http::{self, AppState, Audience, Lanes};
 
 /// Bound listeners.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ impl Listeners {
     /// Serves on all of them until `stop`; each task ends by `grace` after that.
     pub(super) fn serve(
         self,
+        lanes: &Lanes,
         state: &AppState,
         tls: Option<Arc<rustls::ServerConfig>>,
         stop: &CancellationToken,
@@ -74,6 +75,7 @@ impl Listeners {
             }
             servers.spawn(http::serve(
                 listener,
+                lanes.clone(),
                 tls,
                 http::site(audience, state.clone()),
                 stop.clone(),

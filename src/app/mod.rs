@@ -24,7 +24,7 @@ use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::random::Random;
 use crate::events::{Deliverer, DelivererParts, Endpoints, Intake, IntakeParts};
 use crate::http::branding::{self, Branding};
-use crate::http::{AppState, Services};
+use crate::http::{AppState, Lanes, Services};
 use crate::mercadopago::api::ProviderApi;
 use crate::mercadopago::http_client;
 use crate::mercadopago::token_endpoint::TokenEndpoint;
@@ -242,7 +242,10 @@ impl App {
             self.after_restore,
             &stop_working,
         );
+        // They outlive the store: its connections may have been opened on them.
+        let lanes = Lanes::start().context("threads for connections cannot be started")?;
         let mut servers = listeners.serve(
+            &lanes,
             &self.state,
             self.tls.clone(),
             &stop_accepting,
@@ -261,6 +264,7 @@ impl App {
         stop_working.cancel();
         while servers.join_next().await.is_some() {}
         self.finish().await;
+        drop(lanes);
         anyhow::ensure!(!ended_early, "a listener ended by itself");
         tracing::info!("stopped");
         Ok(())

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ where
             Err(error) => error.into_response(),
         }
     };
-    let mut response = match catch_panic(handled).await {
+    let mut response = match catch_panic(pin!(handled)).await {
         Ok(response) => response,
         Err(Panicked) => ApiError::internal("a handler panicked").into_response(),
     };
@@ -137,9 +137,9 @@ where
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Panicked;
 
-/// Drives a future and turns its panic into an error. What the future had under way is dropped with it.
-pub(super) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
+/// Drives a future and turns its panic into an error. What the future had under way is dropped with it. The future stays
+/// where it is: a call's is large, and moving it would cost more than polling it.
+pub(super) async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panicked> {
     std::future::poll_fn(
         |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -323,9 +323,9 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("a defect")
         }
-        let result = catch_panic(broken()).await;
+        let result = catch_panic(pin!(broken())).await;
         assert!(result.is_err());
-        assert_eq!(catch_panic(async { 7 }).await.unwrap(), 7);
+        assert_eq!(catch_panic(pin!(async { 7 })).await.unwrap(), 7);
     }
 
     #[test]

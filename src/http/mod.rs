@@ -15,6 +15,7 @@ mod cookies;
 mod docs;
 mod edge;
 pub mod error;
+mod lanes;
 mod locale;
 mod members;
 mod ops;
@@ -52,6 +53,7 @@ use crate::replica::Replica;
 use crate::storage::Store;
 
 pub use api::{import_json, openapi};
+pub use lanes::Lanes;
 pub use routes::{Audience, site};
 pub use server::{Site, SiteBody, serve};
 

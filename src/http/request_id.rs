@@ -6,10 +6,14 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::random::Random;
+
+/// Made once: looking a header up by a text would read the text anew for every call.
+static NAME: HeaderName = HeaderName::from_static("x-request-id");
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The request's id, as an extension of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +22,7 @@ pub struct RequestId(HeaderValue);
 impl RequestId {
     /// The caller's id, or a new one.
     pub fn of(headers: &HeaderMap, random: &Random) -> Self {
-        let mut sent = headers.get_all("x-request-id").iter();
+        let mut sent = headers.get_all(&NAME).iter();
         let visible = |value: &&HeaderValue| {
             (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
         };
@@ -33,14 +37,13 @@ impl RequestId {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let process = *PROCESS.get_or_init(|| u64::from_le_bytes(random.bytes()));
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let number = (u128::from(process) << 64) | u128::from(count);
-        let digit = |place: u32| {
-            let nibble = (number >> (place * 4)) & 0xf;
-            char::from_digit(u32::try_from(nibble).unwrap_or_default(), 16).unwrap_or('0')
-        };
-        let text: Vec<u8> = (0..32).rev().map(|place| digit(place) as u8).collect();
+        let bytes = [process.to_be_bytes(), count.to_be_bytes()];
+        let mut text = [0; 32];
+        for (byte, digits) in bytes.as_flattened().iter().zip(text.as_chunks_mut().0) {
+            *digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]];
+        }
         // Hex digits always make a header's value.
-        Self(HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("0")))
+        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0")))
     }
 
     /// The id as a text.

@@ -1,18 +1,20 @@
 //! Accepting connections and serving them: HTTP/1.1, plain or TLS, until told to stop.
 //!
-//! What is proxied goes straight to the proxy, all else through the router: the router's work would be a large part of a
-//! proxied call's cost (DESIGN.md section 15). Guarantees that a head that does not come in time or is too large ends the
+//! What is proxied goes straight to the proxy, on the connection's own thread ([`Lanes`]); all else goes through the router,
+//! whose work would be a large part of a proxied call's cost (DESIGN.md section 15), and runs beside, so that no page and no
+//! import holds a payment up. Guarantees that a head that does not come in time or is too large ends the
 //! connection, that stopping lets every request under way finish, and that no failure of one connection touches another.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,12 +22,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::AppState;
 use super::edge;
+use super::lanes::Lanes;
 use super::request_id::RequestId;
 use crate::proxy::{self, CallContext, ProxyBody};
 
@@ -45,18 +50,21 @@ pub struct Site {
     state: AppState,
     router: Router,
     with_proxy: bool,
+    /// Where the router's work runs.
+    runtime: Handle,
 }
 
 /// The body of an answer: a proxied call's, or the router's.
 pub type SiteBody = Either<ProxyBody, Body>;
 
 impl Site {
-    /// A site of these routes, with or without proxied calls beside them.
+    /// A site of these routes, with or without proxied calls beside them. Within a runtime, on which the routes' work runs.
     pub(super) fn new(state: AppState, router: Router, with_proxy: bool) -> Self {
         Self {
             state,
             router: edge::noting_routes(router),
             with_proxy,
+            runtime: Handle::current(),
         }
     }
 
@@ -69,18 +77,29 @@ impl Site {
             let state = &self.state;
             let request_id = RequestId::of(request.headers(), &state.random).header();
             let (context, method) = (CallContext { request_id }, request.method().clone());
-            let answered = edge::catch_panic(state.proxy.handle(request, context.clone())).await;
+            let call = pin!(state.proxy.handle(request, context.clone()));
+            let answered = edge::catch_panic(call).await;
             let response = answered.unwrap_or_else(|edge::Panicked| state.proxy.failed(method, context));
             return response.map(Either::Left);
         }
-        let answered = edge::answer(&self.state, &self.router, request, peer).await;
-        answered.map(Either::Right)
+        let (state, router) = (self.state.clone(), self.router.clone());
+        let work = async move { edge::answer(&state, &router, request, peer).await };
+        // A caller who leaves takes the work along, as if it ran here.
+        let answered = AbortOnDropHandle::new(self.runtime.spawn(work)).await;
+        let response = answered.unwrap_or_else(|_| {
+            // Panics are caught inside; what is left is a runtime that ends.
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        });
+        response.map(Either::Right)
     }
 }
 
-/// Serves `site` on `listener` until `stop`, then waits at most `grace` for what is under way.
+/// Serves `site` on `listener` until `stop`, then waits at most `grace` for what is under way. Connections live on `lanes`.
 pub async fn serve(
     listener: TcpListener,
+    lanes: Lanes,
     tls: Option<Arc<rustls::ServerConfig>>,
     site: Site,
     stop: CancellationToken,
@@ -100,17 +119,29 @@ pub async fn serve(
         };
         // Small answers are not worth waiting for a fuller packet.
         let _ = stream.set_nodelay(true);
-        let (site, watcher) = (site.clone(), graceful.watcher());
-        match acceptor.clone() {
-            None => drop(tokio::spawn(serve_connection(stream, peer, site, watcher))),
-            Some(acceptor) => drop(tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_connection(stream, peer, site, watcher).await,
-                    Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "a TLS handshake did not end in time"),
-                }
-            })),
-        }
+        // Taken off this runtime's reactor: the lane has its own.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, %peer, "a connection was lost as soon as it was accepted");
+                continue;
+            }
+        };
+        let (site, watcher, acceptor) = (site.clone(), graceful.watcher(), acceptor.clone());
+        lanes.spawn(async move {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+            };
+            let Some(acceptor) = acceptor else {
+                return serve_connection(stream, peer, site, watcher).await;
+            };
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => serve_connection(stream, peer, site, watcher).await,
+                Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "a TLS handshake did not end in time"),
+            }
+        });
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {

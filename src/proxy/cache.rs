@@ -71,7 +71,9 @@ impl<V> Cache<V> {
     pub(super) fn get(&self, hash: u64) -> Option<Arc<V>> {
         let shard = self.shard(hash);
         let slot = shard.map.get(&hash)?;
-        slot.asked_for.store(true, Ordering::Relaxed);
+        if !slot.asked_for.load(Ordering::Relaxed) {
+            slot.asked_for.store(true, Ordering::Relaxed);
+        }
         Some(slot.value.clone())
     }
 

@@ -108,7 +108,7 @@ fn authorization(credential: &Credential) -> HeaderValue {
 
 impl Inner {
     /// Sends the call and answers the caller.
-    pub(super) async fn exchange(self: Arc<Self>, mut call: Call, mut record: Record) -> Response<ProxyBody> {
+    pub(super) async fn exchange(&self, mut call: Call, mut record: Record) -> Response<ProxyBody> {
         match self.attempts(&mut call, &mut record).await {
             Ok(answer) => self.respond(call.route, answer, record),
             Err(problem) => refuse(
@@ -141,7 +141,7 @@ impl Inner {
                         sent_at,
                         deadline: call.deadline,
                     };
-                    match self.after_401(refused).await? {
+                    match Box::pin(self.after_401(refused)).await? {
                         After401::PassOn => return Ok(answer),
                         After401::Replay(credential) => {
                             replayed = true;
@@ -264,30 +264,39 @@ pub(super) fn stamp(map: &mut HeaderMap, record: &Record) {
 /// `provider;dur=12.345, connector;dur=0.211`, in milliseconds. Written by hand: it stands in every answer, and general
 /// formatting would be a noticeable part of what a call costs.
 fn server_timing(provider: Duration, own: Duration) -> HeaderValue {
-    let mut text = Vec::with_capacity(48);
-    text.extend_from_slice(b"provider;dur=");
-    push_milliseconds(&mut text, provider);
-    text.extend_from_slice(b", connector;dur=");
-    push_milliseconds(&mut text, own);
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("connector"))
+    // From the end to the beginning, as digits come. Two numbers of at most 21 characters and the names between them.
+    let mut text = [0; 72];
+    let begin = prepend_milliseconds(&mut text, 72, own);
+    let begin = prepend(&mut text, begin, b", connector;dur=");
+    let begin = prepend_milliseconds(&mut text, begin, provider);
+    let begin = prepend(&mut text, begin, b"provider;dur=");
+    HeaderValue::from_bytes(&text[begin..]).unwrap_or(HeaderValue::from_static("connector"))
 }
 
-/// Milliseconds with three decimals.
-fn push_milliseconds(text: &mut Vec<u8>, duration: Duration) {
-    let micros = duration.as_micros();
-    let begin = text.len();
-    let mut rest = micros;
+/// Puts `part` before `end`; where it begins.
+fn prepend(text: &mut [u8], end: usize, part: &[u8]) -> usize {
+    let begin = end - part.len();
+    text[begin..end].copy_from_slice(part);
+    begin
+}
+
+/// Puts milliseconds with three decimals before `end`; where they begin.
+fn prepend_milliseconds(text: &mut [u8], end: usize, duration: Duration) -> usize {
+    let mut rest = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let mut begin = end;
     let mut digits = 0;
-    // From the last digit to the first, at least `0.000`.
+    // At least `0.000`.
     while rest > 0 || digits < 4 {
         if digits == 3 {
-            text.push(b'.');
+            begin = prepend(text, begin, b".");
         }
-        text.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder of ten fits")]
+        let digit = b'0' + (rest % 10) as u8;
+        begin = prepend(text, begin, &[digit]);
         rest /= 10;
         digits += 1;
     }
-    text[begin..].reverse();
+    begin
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -352,5 +361,10 @@ mod tests {
         assert_eq!(value, "provider;dur=12.345, connector;dur=0.007");
         let value = server_timing(Duration::from_secs(30), Duration::ZERO);
         assert_eq!(value, "provider;dur=30000.000, connector;dur=0.000");
+        let longest = server_timing(Duration::MAX, Duration::MAX);
+        assert_eq!(
+            longest,
+            "provider;dur=18446744073709551.615, connector;dur=18446744073709551.615"
+        );
     }
 }

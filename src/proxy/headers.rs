@@ -4,6 +4,7 @@
 //! leak. Responses: all comes back but what belongs to the connection, to the provider's site, or is ours to say.
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use smallvec::SmallVec;
 use url::{Host, Url};
 
 /// `X-Idempotency-Key`, Mercado Pago's.
@@ -25,8 +26,8 @@ pub(super) const ALLOW_DUPLICATE: HeaderName = HeaderName::from_static("connecto
 /// Where the time went (W3C Server Timing).
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Names that are looked at before anything is removed; a header has rarely more than a handful to remove.
-type Names = Vec<HeaderName>;
+/// Names that are looked at before anything is removed; rarely more than a handful.
+type Names = SmallVec<[HeaderName; 8]>;
 
 /// Whether a request header goes on. `content-length` frames the body that goes on unchanged; `host` and `authorization` are
 /// replaced by the caller of [`filter_request`].
@@ -55,17 +56,15 @@ fn passes_on(name: &HeaderName) -> bool {
 
 /// Leaves of a request's headers what goes to Mercado Pago, and puts host and credential in.
 pub(super) fn filter_request(headers: &mut HeaderMap, host: &HeaderValue, authorization: HeaderValue) {
-    let named = named_by_connection(headers);
-    let mut dropped: Names = headers
-        .keys()
-        .filter(|name| !passes_on(name) && !is_replaced(name))
-        .cloned()
-        .collect();
-    dropped.extend(
-        named
-            .into_iter()
-            .filter(|name| *name != http::header::CONTENT_LENGTH),
-    );
+    let mut dropped = Names::new();
+    for (name, value) in headers.iter() {
+        if name == CONNECTION {
+            end_here(value, &mut dropped);
+        }
+        if !passes_on(name) && !is_replaced(name) {
+            dropped.push(name.clone());
+        }
+    }
     for name in dropped {
         headers.remove(name);
     }
@@ -105,38 +104,39 @@ fn stays_behind(name: &HeaderName) -> bool {
 
 /// Leaves of a response's headers what the caller gets, and moves the provider's request id aside.
 pub(super) fn filter_response(headers: &mut HeaderMap) {
-    let named = named_by_connection(headers);
-    let mut dropped: Names = headers
-        .keys()
-        .filter(|name| stays_behind(name))
-        .cloned()
-        .collect();
-    dropped.extend(
-        named
-            .into_iter()
-            .filter(|name| *name != http::header::CONTENT_LENGTH),
-    );
-    if headers.get(LOCATION).is_some_and(points_inside) {
-        dropped.push(LOCATION);
+    let mut dropped = Names::new();
+    let mut has_request_id = false;
+    for (name, value) in headers.iter() {
+        if name == CONNECTION {
+            end_here(value, &mut dropped);
+        }
+        if stays_behind(name) || (name == LOCATION && points_inside(value)) {
+            dropped.push(name.clone());
+        }
+        has_request_id |= name == REQUEST_ID;
     }
     for name in dropped {
         headers.remove(name);
     }
-    if let Some(id) = headers.remove(REQUEST_ID) {
+    if has_request_id && let Some(id) = headers.remove(REQUEST_ID) {
         headers.insert(PROVIDER_REQUEST_ID, id);
     }
 }
 
-/// The headers that `Connection` names: they end here.
-fn named_by_connection(headers: &HeaderMap) -> Names {
-    if !headers.contains_key(CONNECTION) {
-        return Names::new();
+/// The headers that a value of `Connection` names end here, but for the framing. What it usually says, `keep-alive` and
+/// `close`, names none that passes anyway.
+fn end_here(connection: &HeaderValue, dropped: &mut Names) {
+    for token in connection.as_bytes().split(|byte| *byte == b',') {
+        let token = token.trim_ascii();
+        if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(token)
+            && name != http::header::CONTENT_LENGTH
+        {
+            dropped.push(name);
+        }
     }
-    let values = headers.get_all(CONNECTION).iter();
-    let tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tokens
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .collect()
 }
 
 /// Whether a `Location` names a host inside some network: it tells callers nothing but that network's layout.

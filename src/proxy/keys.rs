@@ -76,7 +76,8 @@ impl Keys {
                 self.metrics.cache(CacheUse::Hit);
                 known
             }
-            known => self.look_up(secret, hash, digest, known, now).await?,
+            // Boxed, like every rare turn of a call: what is seldom needed would make each call's future larger.
+            known => Box::pin(self.look_up(secret, hash, digest, known, now)).await?,
         };
         if !known.key.is_valid_at(now) {
             return Err(invalid());

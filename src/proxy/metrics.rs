@@ -40,6 +40,7 @@ pub(super) struct Metrics {
     provider: Histogram,
     own: Histogram,
     in_flight: Gauge,
+    cached: Gauge,
     retries: Counter,
     cache: [Counter; 4],
     approvals: Counter,
@@ -64,6 +65,7 @@ impl Metrics {
             provider: histogram!("connector_proxy_provider_seconds"),
             own: histogram!("connector_proxy_own_seconds"),
             in_flight: gauge!("connector_proxy_in_flight"),
+            cached: gauge!("connector_proxy_cached_connections"),
             retries: counter!("connector_proxy_retries_total"),
             cache: ["hit", "checked", "loaded", "stale"].map(cache),
             approvals: counter!("connector_proxy_approvals_total"),
@@ -97,14 +99,11 @@ impl Metrics {
         self.own.record(own.as_secs_f64());
     }
 
-    /// A call began.
-    pub(super) fn begin(&self) {
-        self.in_flight.increment(1.0);
-    }
-
-    /// A call is over.
-    pub(super) fn end(&self) {
-        self.in_flight.decrement(1.0);
+    /// So many calls are under way, and so many connections remembered. Told every few seconds rather than by each call.
+    #[expect(clippy::cast_precision_loss, reason = "counts in memory are far below 2^52")]
+    pub(super) fn level(&self, in_flight: usize, cached: usize) {
+        self.in_flight.set(in_flight as f64);
+        self.cached.set(cached as f64);
     }
 
     /// A call is sent again.

@@ -31,11 +31,11 @@ mod usage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
@@ -68,7 +68,7 @@ use metrics::Metrics;
 use own_account::{OwnAccounts, OwnToken};
 use path::{Selector, Target};
 use problem::{Outcome, ProxyProblem};
-use record::{InFlight, Record};
+use record::Record;
 use sellers::{Known, Sellers, reconnect_required, revoked};
 use upload::{Bounds, Upload, UploadError};
 use upstream::Upstream;
@@ -134,9 +134,9 @@ struct Inner {
     random: Random,
     tracker: TaskTracker,
     metrics: Arc<Metrics>,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: AtomicUsize,
     store: Store,
-    usage: Arc<Usage>,
+    usage: Usage,
     own_meters: HashMap<ApplicationId, Arc<Meter>>,
 }
 
@@ -193,9 +193,9 @@ impl Proxy {
             random,
             tracker,
             metrics,
-            in_flight: Arc::default(),
+            in_flight: AtomicUsize::new(0),
             store,
-            usage: Arc::default(),
+            usage: Usage::default(),
             own_meters: applications
                 .iter()
                 .map(|app| (app.id.clone(), Arc::new(Meter::new(app.id.clone(), None))))
@@ -211,11 +211,14 @@ impl Proxy {
     {
         let inner = &self.0;
         let (parts, body) = request.into_parts();
-        let mut record = inner.record(context, parts.method.clone());
+        let mut record = self.record(context, parts.method.clone());
         match inner.prepare(parts, body, &mut record).await {
             Err(problem) => refuse(&problem, record),
-            Ok(call) if call.route.method == Method::GET => Arc::clone(inner).exchange(call, record).await,
-            Ok(call) => Finish::new(Arc::clone(inner).exchange(call, record), inner.tracker.clone()).await,
+            Ok(call) if call.route.method == Method::GET => inner.exchange(call, record).await,
+            Ok(call) => {
+                let (inner, tracker) = (Arc::clone(inner), inner.tracker.clone());
+                Finish::new(async move { inner.exchange(call, record).await }, tracker).await
+            }
         }
     }
 
@@ -234,7 +237,7 @@ impl Proxy {
 
     /// The answer to a call in which a defect of ours came to light.
     pub fn failed(&self, method: Method, context: CallContext) -> Response<ProxyBody> {
-        let record = self.0.record(context, method);
+        let record = self.record(context, method);
         let detail = "this is a defect; the log has more under the request's id";
         let problem = ProxyProblem::new(ProblemCode::InternalError, detail).outcome(Outcome::Unknown);
         refuse(&problem, record)
@@ -245,16 +248,13 @@ impl Proxy {
         let now = self.0.clock.now();
         self.0.sellers.forget_old(now);
         self.0.keys.forget_old(now);
-        ::metrics::gauge!("connector_proxy_cached_connections").set(as_f64(self.0.sellers.remembered()));
+        let in_flight = self.0.in_flight.load(Ordering::Relaxed);
+        self.0.metrics.level(in_flight, self.0.sellers.remembered());
     }
-}
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count of rows in memory is far below 2^52"
-)]
-fn as_f64(count: usize) -> f64 {
-    count as f64
+    fn record(&self, context: CallContext, method: Method) -> Record {
+        Record::new(self.0.clone(), context.request_id, method)
+    }
 }
 
 /// An answer of ours.
@@ -266,15 +266,6 @@ fn refuse(problem: &ProxyProblem, mut record: Record) -> Response<ProxyBody> {
 }
 
 impl Inner {
-    fn record(&self, context: CallContext, method: Method) -> Record {
-        Record::new(
-            self.metrics.clone(),
-            self.usage.clone(),
-            context.request_id,
-            method,
-        )
-    }
-
     /// Everything before the call goes out, in the order of DESIGN.md section 5: key 401, path 400, route 403, scope 403,
     /// connection 404 and 409, limits 503.
     async fn prepare<B>(&self, parts: Parts, body: B, record: &mut Record) -> Result<Call, ProxyProblem>
@@ -310,11 +301,11 @@ impl Inner {
             query,
         } = target;
         let credential = if let Some(seller) = seller(selector, seller_of_token)? {
-            Credential::Seller(self.seller(&known_key, &seller, record).await?)
+            Credential::Seller(self.seller(&known_key, &seller, now, record).await?)
         } else {
-            record.meter = self.own_meters.get(&app.id).cloned();
-            self.take_seat(None, record)?;
-            Credential::Own(self.own_accounts.token(app, now, deadline).await?)
+            record.own_meter = self.own_meters.get(&app.id).cloned();
+            self.take_seat(record)?;
+            Credential::Own(Box::pin(self.own_accounts.token(app, now, deadline)).await?)
         };
         let target = upstream
             .target(path, query)
@@ -328,8 +319,9 @@ impl Inner {
         let credential = match credential {
             Credential::Seller(known) => {
                 if route.makes_a_payment() {
-                    self.guard_against_duplicates(&headers, &known, &upload, idempotency_key.as_ref())
-                        .await?;
+                    let guard =
+                        self.guard_against_duplicates(&headers, &known, &upload, idempotency_key.as_ref());
+                    Box::pin(guard).await?;
                 }
                 Credential::Seller(self.sellers.with_live_token(known, now, deadline).await?)
             }
@@ -353,12 +345,11 @@ impl Inner {
         &self,
         key: &KnownKey,
         seller: &SellerId,
+        now: DateTime<Utc>,
         record: &mut Record,
     ) -> Result<Arc<Known>, ProxyProblem> {
-        let now = self.clock.now();
         let known = self.sellers.find(&key.key.application, seller, now).await?;
         record.connection = Some(known.clone());
-        record.meter = Some(known.seat.meter.clone());
         if known.authorization_at(now).is_none() {
             match known.connection.status {
                 Status::Revoked => return Err(revoked()),
@@ -368,7 +359,7 @@ impl Inner {
                 Status::Active => {}
             }
         }
-        self.take_seat(Some(&known), record)?;
+        self.take_seat(record)?;
         Ok(known)
     }
 
@@ -393,21 +384,17 @@ impl Inner {
         }
     }
 
-    fn take_seat(&self, known: Option<&Arc<Known>>, record: &mut Record) -> Result<(), ProxyProblem> {
+    fn take_seat(&self, record: &mut Record) -> Result<(), ProxyProblem> {
         let ProxySettings {
             max_in_flight,
             max_in_flight_per_seller,
             ..
         } = self.settings;
-        let seat = InFlight::take(&self.in_flight, max_in_flight, known, max_in_flight_per_seller);
-        record.take_seat(seat.ok_or_else(|| {
-            ProxyProblem::new(
-                ProblemCode::Overloaded,
-                "too many calls are under way; nothing was sent",
-            )
-            .outcome(Outcome::NotSent)
-        })?);
-        Ok(())
+        if record.take_seat(max_in_flight, max_in_flight_per_seller) {
+            return Ok(());
+        }
+        let detail = "too many calls are under way; nothing was sent";
+        Err(ProxyProblem::new(ProblemCode::Overloaded, detail).outcome(Outcome::NotSent))
     }
 
     /// `PROXY_TIMEOUT`, or the caller's shorter `Connector-Timeout`, from the call's beginning.
@@ -465,9 +452,9 @@ fn credentials(headers: &HeaderMap) -> Result<(&str, Option<&str>), ProxyProblem
         _ => None,
     };
     let token = token.and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
+        let (scheme, token) = text.split_at_checked("bearer ".len())?;
         scheme
-            .eq_ignore_ascii_case("bearer")
+            .eq_ignore_ascii_case("bearer ")
             .then(|| token.trim_matches(' '))
     });
     let token = token.ok_or_else(|| {
@@ -476,8 +463,8 @@ fn credentials(headers: &HeaderMap) -> Result<(&str, Option<&str>), ProxyProblem
             "send one `Authorization: Bearer mck_...` header",
         )
     })?;
-    Ok(match token.split_once('~') {
-        Some((key, seller)) => (key, Some(seller)),
+    Ok(match token.bytes().position(|byte| byte == b'~') {
+        Some(tilde) => (&token[..tilde], Some(&token[tilde + 1..])),
         None => (token, None),
     })
 }

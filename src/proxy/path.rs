@@ -44,7 +44,7 @@ pub(super) fn parse(uri: &Uri) -> Result<Target<'_>, Refusal> {
         .path()
         .strip_prefix(PREFIX)
         .ok_or("the path begins with `/proxy/` and a seller's id")?;
-    let (selector, path) = match rest.find('/') {
+    let (selector, path) = match rest.bytes().position(|byte| byte == b'/') {
         Some(slash) => rest.split_at(slash),
         None => (rest, "/"),
     };
@@ -120,11 +120,22 @@ fn decode(hex: &[u8]) -> Option<u8> {
 
 /// Unreserved characters (RFC 3986 section 2.3) and the few others that ids have.
 fn may_stand_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.' | b'_' | b'~' | b':' | b',' | b'=' | b'+' | b'!' | b'$'
-        )
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            #[expect(clippy::cast_possible_truncation, reason = "below 128")]
+            let character = byte as u8;
+            plain[byte] = character.is_ascii_alphanumeric()
+                || matches!(
+                    character,
+                    b'-' | b'.' | b'_' | b'~' | b':' | b',' | b'=' | b'+' | b'!' | b'$'
+                );
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
 }
 
 /// What an escape may stand for: no control, no byte outside ASCII, and nothing that has a meaning of its own in a URL (a

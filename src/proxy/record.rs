@@ -1,5 +1,5 @@
 //! What is told of a call when it is over: the request line and the metrics. Whatever way a call ends, its record is
-//! dropped, and dropping tells; nothing can be forgotten.
+//! dropped, and dropping tells; nothing can be forgotten. Its place among the calls under way is given back with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method};
 
-use super::metrics::{Metrics, Source};
+use super::Inner;
+use super::metrics::Source;
 use super::problem::{Outcome, ProxyProblem};
 use super::sellers::Known;
-use super::usage::{Meter, Usage};
+use super::usage::Meter;
 use crate::domain::problem::ProblemCode;
 use crate::mercadopago::declines::PaymentOutcome;
 use crate::mercadopago::routes::Route;
@@ -42,10 +43,9 @@ impl End {
 /// One call.
 #[derive(Debug)]
 pub(super) struct Record {
-    metrics: Arc<Metrics>,
-    usage: Arc<Usage>,
-    /// Where it is counted, once that is known.
-    pub(super) meter: Option<Arc<Meter>>,
+    inner: Arc<Inner>,
+    /// Where a call of the application's own account is counted; a seller's is counted at its seat.
+    pub(super) own_meter: Option<Arc<Meter>>,
     pub(super) request_id: HeaderValue,
     started: Instant,
     method: Method,
@@ -55,6 +55,7 @@ pub(super) struct Record {
     pub(super) connection: Option<Arc<Known>>,
     /// Time that Mercado Pago took, over all attempts.
     pub(super) provider: Duration,
+    own: Duration,
     /// How many times the call was sent.
     pub(super) attempts: u32,
     /// The key that it was sent with.
@@ -66,28 +67,23 @@ pub(super) struct Record {
     code: Option<ProblemCode>,
     outcome: Option<Outcome>,
     end: End,
-    seat: Option<InFlight>,
+    /// Whether it has a place among the calls under way.
+    is_seated: bool,
 }
 
 impl Record {
     /// A call that begins now.
-    pub(super) fn new(
-        metrics: Arc<Metrics>,
-        usage: Arc<Usage>,
-        request_id: HeaderValue,
-        method: Method,
-    ) -> Self {
-        metrics.begin();
+    pub(super) fn new(inner: Arc<Inner>, request_id: HeaderValue, method: Method) -> Self {
         Self {
-            metrics,
-            usage,
-            meter: None,
+            inner,
+            own_meter: None,
             request_id,
             started: Instant::now(),
             method,
             route: None,
             connection: None,
             provider: Duration::ZERO,
+            own: Duration::ZERO,
             attempts: 0,
             idempotency_key: None,
             payment: None,
@@ -97,7 +93,7 @@ impl Record {
             code: None,
             outcome: None,
             end: End::CallerGone,
-            seat: None,
+            is_seated: false,
         }
     }
 
@@ -106,14 +102,25 @@ impl Record {
         self.started
     }
 
-    /// Time spent on this side so far.
+    /// Time spent on this side until the answer's head was ready.
     pub(super) fn own(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.provider)
+        self.own
     }
 
-    /// Takes its place among the calls under way.
-    pub(super) fn take_seat(&mut self, seat: InFlight) {
-        self.seat = Some(seat);
+    /// Takes its place among the calls under way, in all and of its seller, if there is one.
+    pub(super) fn take_seat(&mut self, most: usize, most_of_seller: usize) -> bool {
+        let total = &self.inner.in_flight;
+        if !occupy(total, most) {
+            return false;
+        }
+        if let Some(known) = &self.connection
+            && !occupy(&known.seat.in_flight, most_of_seller)
+        {
+            total.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.is_seated = true;
+        true
     }
 
     /// Mercado Pago's answer goes to the caller.
@@ -133,9 +140,10 @@ impl Record {
 
     fn head_is_ready(&mut self) {
         self.end = End::BodyUnfinished;
-        self.metrics.durations(self.provider, self.own());
+        self.own = self.started.elapsed().saturating_sub(self.provider);
+        self.inner.metrics.durations(self.provider, self.own);
         if let Some(payment) = self.payment {
-            self.metrics.payment(payment);
+            self.inner.metrics.payment(payment);
         }
     }
 
@@ -152,13 +160,19 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.end();
-        self.metrics
-            .call(self.route.map(|route| route.class), self.source, self.status);
-        if let Some(meter) = &self.meter {
+        if self.is_seated {
+            self.inner.in_flight.fetch_sub(1, Ordering::Relaxed);
+            if let Some(known) = &self.connection {
+                known.seat.in_flight.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let class = self.route.map(|route| route.class);
+        self.inner.metrics.call(class, self.source, self.status);
+        let of_seller = self.connection.as_ref().map(|known| &known.seat.meter);
+        if let Some(meter) = of_seller.or(self.own_meter.as_ref()) {
             // A caller who went before there was an answer is nobody's failure.
             let failed = self.code.is_some() || self.status >= 500;
-            self.usage.count(meter, failed, self.provider, self.payment);
+            self.inner.usage.count(meter, failed, self.provider, self.payment);
         }
         let text = |header: &HeaderValue| String::from_utf8_lossy(header.as_bytes()).into_owned();
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
@@ -183,50 +197,10 @@ impl Drop for Record {
     }
 }
 
-/// A place among the calls under way, in all and of a seller; given back when dropped.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    total: Arc<AtomicUsize>,
-    seller: Option<Arc<Known>>,
-}
-
-impl InFlight {
-    /// Takes a place, if there is one.
-    pub(super) fn take(
-        total: &Arc<AtomicUsize>,
-        most: usize,
-        seller: Option<&Arc<Known>>,
-        most_of_seller: usize,
-    ) -> Option<Self> {
-        if !occupy(total, most) {
-            return None;
-        }
-        if let Some(known) = seller
-            && !occupy(&known.seat.in_flight, most_of_seller)
-        {
-            total.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self {
-            total: total.clone(),
-            seller: seller.cloned(),
-        })
-    }
-}
-
 fn occupy(places: &AtomicUsize, most: usize) -> bool {
     let occupied = places.fetch_add(1, Ordering::Relaxed) < most;
     if !occupied {
         places.fetch_sub(1, Ordering::Relaxed);
     }
     occupied
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.total.fetch_sub(1, Ordering::Relaxed);
-        if let Some(known) = &self.seller {
-            known.seat.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }

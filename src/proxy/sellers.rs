@@ -5,12 +5,13 @@
 //! kept as the header that it becomes, and wiped when the last call with it ends.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use foldhash::quality::RandomState;
 use http::HeaderValue;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -122,7 +123,7 @@ impl Sellers {
     ) -> Self {
         Self {
             cache: Cache::new(capacity),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             store,
             refresher,
             patience,
@@ -145,28 +146,36 @@ impl Sellers {
         let is_asked_for = |known: &Arc<Known>| {
             known.connection.application == *application && known.connection.seller_id == *seller
         };
-        let Some(known) = self.cache.get(hash).filter(is_asked_for) else {
-            let asked = self
-                .patience
-                .ask(false, now, self.store.open_connection(application, seller))
-                .await?;
-            self.metrics.cache(CacheUse::Loaded);
-            return match asked {
-                Some(open) => Ok(self.remember(open, None, now)),
-                None => Err(not_found()),
-            };
-        };
-        if self.patience.is_fresh(&known.age, now) {
-            self.metrics.cache(CacheUse::Hit);
-            return Ok(known);
+        match self.cache.get(hash).filter(is_asked_for) {
+            Some(known) if self.patience.is_fresh(&known.age, now) => {
+                self.metrics.cache(CacheUse::Hit);
+                Ok(known)
+            }
+            Some(known) => Box::pin(self.look_in_turn(&known, now)).await,
+            None => Box::pin(self.load(application, seller, now)).await,
         }
+    }
+
+    async fn load(
+        &self,
+        application: &ApplicationId,
+        seller: &SellerId,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Known>, ProxyProblem> {
+        let question = self.store.open_connection(application, seller);
+        let asked = self.patience.ask(false, now, question).await?;
+        self.metrics.cache(CacheUse::Loaded);
+        asked.map_or_else(|| Err(not_found()), |open| Ok(self.remember(open, None, now)))
+    }
+
+    /// Of a crowd, one compares with the row, and the others wait for it.
+    async fn look_in_turn(&self, known: &Arc<Known>, now: DateTime<Utc>) -> Result<Arc<Known>, ProxyProblem> {
         let looking = known.looking.lock().await;
         if self.patience.is_fresh(&known.age, now) {
             self.metrics.cache(CacheUse::Hit);
-            drop(looking);
-            return Ok(known);
+            return Ok(known.clone());
         }
-        let found = self.look_again(&known, now).await;
+        let found = self.look_again(known, now).await;
         drop(looking);
         found
     }
@@ -258,7 +267,7 @@ impl Sellers {
         match known.connection.status {
             Status::Revoked => Err(revoked()),
             Status::ReconnectRequired => Err(reconnect_required("Mercado Pago no longer accepts the grant")),
-            Status::Active => self.refresh(&known, Trigger::Expired, now, deadline).await,
+            Status::Active => Box::pin(self.refresh(&known, Trigger::Expired, now, deadline)).await,
         }
     }
 

@@ -4,9 +4,11 @@
 //! begun to be written, so that "nothing was sent" is known and not guessed (DESIGN.md section 8), and it spares the task
 //! that such a client spawns for each answer. Redirects are not followed, nothing is decompressed, no environment proxy.
 
+use std::array;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
@@ -24,8 +26,11 @@ use super::upload::Upload;
 /// An idle connection is not used after this time; load balancers commonly close theirs after a minute.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
 
-/// Most connections that are kept for later.
+/// Most connections that a thread keeps for later.
 const MOST_IDLE: usize = 1024;
+
+/// Threads that keep their connections apart; more than these share.
+const THREADS: usize = 64;
 
 /// Longest head of an answer.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -52,7 +57,8 @@ pub(super) struct Upstream {
     /// Path prefix, without a trailing slash.
     prefix: String,
     connect_timeout: Duration,
-    idle: Mutex<VecDeque<Idle>>,
+    /// By thread.
+    idle: [Mutex<VecDeque<Idle>>; THREADS],
 }
 
 struct Idle {
@@ -104,7 +110,7 @@ impl Upstream {
             host: HeaderValue::from_str(&authority).map_err(|_| not_an_origin())?,
             prefix: api_url.path().trim_end_matches('/').to_owned(),
             connect_timeout,
-            idle: Mutex::default(),
+            idle: array::from_fn(|_| Mutex::default()),
         })
     }
 
@@ -135,7 +141,7 @@ impl Upstream {
         loop {
             let (mut sender, reused) = match self.take_idle() {
                 Some(sender) => (sender, true),
-                None => (self.connect(deadline).await?, false),
+                None => (Box::pin(self.connect(deadline)).await?, false),
             };
             let sending = sender.try_send_request(request);
             match tokio::time::timeout_at(deadline, sending).await {
@@ -159,8 +165,18 @@ impl Upstream {
         }
     }
 
+    /// What this thread keeps.
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static THREAD: usize = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
+        }
+        let of_thread = THREAD.with(|thread| &self.idle[*thread]);
+        of_thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take_idle(&self) -> Option<SendRequest<Upload>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         // The one that was used last: the others may then grow old and be closed.
         while let Some(one) = idle.pop_back() {
             if one.since.elapsed() > LONGEST_IDLE {
@@ -206,7 +222,7 @@ impl Upstream {
 
     fn keep(&self, sender: SendRequest<Upload>) {
         let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         let is_old = |one: &Idle| now.duration_since(one.since) > LONGEST_IDLE;
         while idle.len() >= MOST_IDLE || idle.front().is_some_and(is_old) {
             idle.pop_front();

@@ -106,7 +106,9 @@ impl Usage {
     ) {
         meter.calls.fetch_add(1, Ordering::Relaxed);
         let milliseconds = i64::try_from(provider.as_millis()).unwrap_or(i64::MAX);
-        meter.provider_ms.fetch_add(milliseconds, Ordering::Relaxed);
+        if milliseconds > 0 {
+            meter.provider_ms.fetch_add(milliseconds, Ordering::Relaxed);
+        }
         if failed {
             meter.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -121,7 +123,8 @@ impl Usage {
     }
 
     fn list(&self, meter: &Arc<Meter>) {
-        if !meter.listed.swap(true, Ordering::AcqRel) {
+        // Looked at first: writing what is there already would take it from the other cores.
+        if !meter.listed.load(Ordering::Acquire) && !meter.listed.swap(true, Ordering::AcqRel) {
             self.listed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
