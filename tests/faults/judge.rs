@@ -46,7 +46,8 @@ pub(crate) enum LastAnswer {
 /// All that is known after a run.
 pub(crate) struct Judge<'a> {
     provider: &'a Provider,
-    ledger: Vec<Spend>,
+    /// Of each seller, oldest first.
+    ledger: Vec<Vec<Spend>>,
     begun: Instant,
     absences: Vec<Vec<Absence>>,
     store_away: Vec<Absence>,
@@ -71,9 +72,13 @@ impl<'a> Judge<'a> {
         let on_disk = rescued.filter_map(|(connection, generation)| {
             Some((*sellers.get(&connection)?, usize::try_from(generation).ok()?))
         });
+        let mut ledger = vec![Vec::new(); provider.sellers.len()];
+        for spend in provider.ledger() {
+            ledger[spend.seller].push(spend);
+        }
         Self {
             provider,
-            ledger: provider.ledger(),
+            ledger,
             begun,
             absences: fleet.replicas.iter().map(Replica::away).collect(),
             on_disk: on_disk.collect(),
@@ -82,7 +87,7 @@ impl<'a> Judge<'a> {
     }
 
     fn spends_of(&self, seller: usize) -> impl Iterator<Item = &Spend> {
-        self.ledger.iter().filter(move |spend| spend.seller == seller)
+        self.ledger[seller].iter()
     }
 
     /// When the process that an answer was sent to at `at` was killed, if that was so soon that it may not have been
@@ -222,13 +227,14 @@ impl<'a> Judge<'a> {
     /// Every refresh token with all its uses.
     pub(crate) fn spending(&self) -> Spending {
         let mut by_token: HashMap<&str, Vec<&Spend>> = HashMap::new();
-        for spend in &self.ledger {
+        for spend in self.ledger.iter().flatten() {
             by_token.entry(&spend.token).or_default().push(spend);
         }
         let mut spending = Spending {
             refreshes: self
                 .ledger
                 .iter()
+                .flatten()
                 .filter(|spend| spend.granted_at.is_some())
                 .count(),
             ..Spending::default()

@@ -173,10 +173,15 @@ async fn a_seller_whose_grant_mercado_pago_ended_is_told_to_reconnect_and_comes_
 async fn a_provider_that_is_down_for_a_month_costs_no_seller() {
     let app = TestApp::start().await;
     app.connect_seller("seller-1").await;
+    for account in 1..CROWD {
+        app.connect_seller_with_account(&format!("other-{account}"), account)
+            .await;
+    }
     app.sandbox.add_fault(fault("token=500"));
-    app.advance(TimeDelta::days(119));
+    app.advance(TimeDelta::days(120));
     for _ in 0..30 {
         app.refresh_what_is_due().await;
+        assert_eq!(statuses(&app).await, ["active"; CROWD]);
         app.advance(TimeDelta::days(1));
     }
     let connection = app.platform().connection("seller-1").await;
@@ -190,8 +195,55 @@ async fn a_provider_that_is_down_for_a_month_costs_no_seller() {
     app.sandbox.clear_faults();
     app.advance(TimeDelta::days(1));
     app.refresh_what_is_due().await;
-    let connection = app.platform().connection("seller-1").await;
-    assert_eq!(connection["refresh_failures"], 0);
+    let page = app.platform().get("/v1/connections").await.expect(200).json();
+    for connection in page["data"].as_array().unwrap() {
+        assert_eq!(connection["refresh_failures"], 0, "{connection}");
+        assert_ne!(connection["last_refreshed_at"], json!(null), "{connection}");
+    }
+}
+
+/// So many sellers that it can only be us, or Mercado Pago.
+const CROWD: usize = 7;
+
+async fn statuses(app: &TestApp) -> Vec<String> {
+    let page = app.platform().get("/v1/connections").await.expect(200).json();
+    let rows = page["data"].as_array().unwrap().iter();
+    rows.map(|row| row["status"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_for_a_day_cost_no_seller_raise_one_alert_and_the_mend_resumes() {
+    // A wrong client secret, and the valid one of another application.
+    for answer in ["token=invalid_client", "token=invalid_grant"] {
+        let app = TestApp::start().await;
+        for account in 0..CROWD {
+            app.connect_seller_with_account(&format!("seller-{account}"), account)
+                .await;
+        }
+        app.sandbox.add_fault(fault(answer));
+        app.advance(TimeDelta::days(119));
+        for _ in 0..24 * 6 {
+            app.refresh_what_is_due().await;
+            assert_eq!(statuses(&app).await, ["active"; CROWD], "{answer}");
+            app.advance(TimeDelta::minutes(10));
+        }
+        let alerts = "/v1/audit-log?action=application.suspended";
+        let alerts = app.platform().get(alerts).await.expect(200).json();
+        assert_eq!(alerts["data"].as_array().unwrap().len(), 1, "{alerts}");
+
+        app.sandbox.clear_faults();
+        for _ in 0..24 * 6 {
+            app.refresh_what_is_due().await;
+            app.advance(TimeDelta::minutes(10));
+        }
+        for account in 0..CROWD {
+            let connection = app.platform().connection(&format!("seller-{account}")).await;
+            assert_eq!(connection["status"], "active", "{connection}");
+            assert_eq!(connection["refresh_failures"], 0, "{connection}");
+            assert_ne!(connection["last_refreshed_at"], json!(null), "{connection}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
