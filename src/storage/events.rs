@@ -18,12 +18,13 @@ statements! {
     LIST_EVENTS_OF_SELLER = "SELECT id, seller_id, event_type, created_at, data FROM events WHERE application = $1 AND seller_id = $2 \
         ORDER BY created_at DESC, id DESC LIMIT $3";
     FIND_EVENT = "SELECT id, seller_id, event_type, created_at, data FROM events WHERE application = $1 AND id = $2";
+    // Every id is between `evt` and `evu`: a page is sought in the index by a bound that is always there.
     LIST_EVENTS_BACKWARD = "SELECT id, seller_id, event_type, created_at, data FROM events WHERE application = $1 \
         AND (CAST($2 AS TEXT) IS NULL OR event_type = $2) AND (CAST($3 AS TEXT) IS NULL OR seller_id = $3) \
-        AND (CAST($4 AS TEXT) IS NULL OR id < $4) ORDER BY id DESC LIMIT $5";
+        AND id < COALESCE($4, 'evu') ORDER BY id DESC LIMIT $5";
     LIST_EVENTS_FORWARD = "SELECT id, seller_id, event_type, created_at, data FROM events WHERE application = $1 \
         AND (CAST($2 AS TEXT) IS NULL OR event_type = $2) AND (CAST($3 AS TEXT) IS NULL OR seller_id = $3) \
-        AND (CAST($4 AS TEXT) IS NULL OR id > $4) AND created_at <= $5 ORDER BY id LIMIT $6";
+        AND id > COALESCE($4, 'evt') AND created_at <= $5 ORDER BY id LIMIT $6";
 }
 
 /// An event as it lies in the outbox.
