@@ -26,7 +26,7 @@ pub(crate) struct Failure {
     pub(crate) until: Instant,
     /// Status and `Connector-Error`, or what kept it from being answered.
     pub(crate) answer: String,
-    /// When the last good call of this seller through this process began.
+    /// When this seller was last served by this process.
     pub(crate) served_at: Option<Instant>,
 }
 
@@ -153,7 +153,7 @@ impl Caller {
             Ok((status, _)) if status.is_success() => {
                 calls.good += 1;
                 calls.served.entry(seller).or_default().push(until);
-                calls.last_good.insert(seat, from);
+                calls.last_good.insert(seat, until);
             }
             Err(_) if absences.iter().any(|absence| absence.touches(from, until)) => {
                 calls.sent_again += 1;

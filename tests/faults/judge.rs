@@ -118,6 +118,7 @@ impl<'a> Judge<'a> {
             ours_from: Some(self.begun),
             good_until: self.provider.sellers[seller].at + self.provider.life,
         }];
+        let last = self.last_granted_at(seller);
         for spend in self.spends_of(seller) {
             let (Fate::Granted { sent }, Some(at)) = (&spend.fate, spend.granted_at) else {
                 continue;
@@ -129,6 +130,8 @@ impl<'a> Judge<'a> {
             }
             let reached = match self.killed_after(spend.replica, at) {
                 None => Some(at),
+                // Nobody knows whether the process had it, unless it left it on its disk or it was used since.
+                Some(_) if last == Some(at) && !self.on_disk.contains(&(seller, tokens.len())) => None,
                 Some(killed) => killed.until,
             };
             tokens.push(Token {
@@ -170,7 +173,9 @@ impl<'a> Judge<'a> {
         }
         // Without the database a seller is served whom this process had in its memory, with the token of then.
         failure.served_at.is_some_and(|served_at| {
-            served_at + CACHE_STALE > until
+            // By a call beside this one, the memory was only being filled.
+            served_at < from
+                && served_at + CACHE_STALE > until
                 && self.tokens_of(seller).iter().any(|token| {
                     token.ours_from.is_some_and(|ours| ours + CACHE_TTL < served_at)
                         && token.good_until > until
