@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::testing::{Answer, TestSite};
-use super::{Audience, Site, serve, site};
+use super::{Audience, Lanes, Site, serve, site};
 use crate::mercadopago::peer::json;
 
 const GRANT: &str =
@@ -415,7 +415,15 @@ async fn on_a_socket(
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let site = Site::new(test.state.clone(), router, false);
-    let server = tokio::spawn(serve(listener, None, site, stop.clone(), Duration::from_secs(20)));
+    let lanes = Lanes::start().unwrap();
+    let server = tokio::spawn(serve(
+        listener,
+        lanes,
+        None,
+        site,
+        stop.clone(),
+        Duration::from_secs(20),
+    ));
     (address, stop, server, test)
 }
 

@@ -854,7 +854,7 @@ async fn a_full_house_answers_at_once_and_frees_its_places() {
         // The caller of a read hangs up: nobody waits for the answer any more, and the place is free.
         first.abort();
         let _ = first.await;
-        let under_way = scene.proxy.0.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+        let under_way = scene.proxy.0.in_flight.load(Ordering::Relaxed);
         assert_eq!(under_way, 0);
         assert_eq!(scene.get("/proxy/s1/v1/payments/1").await.status, 200);
     }
