@@ -17,6 +17,7 @@ mod demo;
 mod events;
 mod other_provider;
 mod pgbouncer;
+mod proxy_bytes;
 mod proxy_money;
 mod proxy_wire;
 mod proxying;

@@ -1,5 +1,6 @@
 //! What the tests play with: the whole service in this process ([`app`]) or as a process of its own ([`process`]), its
-//! callers ([`http`]), a provider that is not our sandbox ([`plain_provider`]), and a throw-away PostgreSQL ([`postgres`]).
+//! callers ([`http`], or as bytes [`wire`]), a provider that is not our sandbox ([`plain_provider`]), and a throw-away PostgreSQL
+//! ([`postgres`]).
 
 pub(crate) mod app;
 pub(crate) mod chromium;
@@ -8,6 +9,7 @@ pub(crate) mod plain_provider;
 #[expect(dead_code, reason = "what stops a server is for the tests of the store")]
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod wire;
 
 pub(crate) const ENCRYPTION_KEY: &str = "k1:Y2FuYXJ5LWVuY3J5cHRpb24ta2V5LW9mLTMyLWJ5dGU=";
 pub(crate) const CLIENT_ID: &str = "1234567890123456";
