@@ -176,6 +176,8 @@ fn points_inside(location: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -356,6 +358,70 @@ mod tests {
             "//10.1.1.1/x",
         ] {
             assert!(!passes(bad), "{bad}");
+        }
+    }
+    /// Any header that a parser lets through, real names among them.
+    fn any_headers() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
+        let name = proptest::string::string_regex(
+            "(accept|authorization|host|cookie|connection|content-length|x-product-id|x-idempotency-key|x-forwarded-[a-z]{1,4}|\
+             proxy-[a-z]{1,4}|set-cookie|server|via|access-control-[a-z]{1,4}|connector-[a-z]{1,5}|x-request-id|[a-z-]{1,8})",
+        );
+        let value = proptest::collection::vec(0x20_u8..0x7f, 0..20);
+        let named = "[A-Za-z-]{1,6}|x-product-id|Accept, cookie|close".prop_map(String::into_bytes);
+        let header = (name.unwrap(), value, named).prop_map(|(name, value, named)| {
+            let value = if name == "connection" { named } else { value };
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(&value).unwrap(),
+            )
+        });
+        proptest::collection::vec(header, 0..20)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_caller_sends_only_what_is_listed_goes_on_with_one_credential(sent in any_headers()) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in sent {
+                headers.append(name, value);
+            }
+            let before = headers.clone();
+            filter_request(&mut headers, &HeaderValue::from_static("api.example"), HeaderValue::from_static("Bearer token"));
+            for name in headers.keys() {
+                let ours = is_replaced(name);
+                proptest::prop_assert!(ours || passes_on(name), "{name}");
+                proptest::prop_assert!(ours || headers.get_all(name).iter().eq(before.get_all(name)), "{name}");
+            }
+            for (name, value) in [("host", "api.example"), ("authorization", "Bearer token")] {
+                proptest::prop_assert!(headers.get_all(name).iter().eq([value]), "{name}");
+            }
+        }
+
+        #[test]
+        fn whatever_mercado_pago_sends_nothing_of_ours_can_be_forged(sent in any_headers()) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in sent {
+                headers.append(name, value);
+            }
+            let before = headers.clone();
+            let named: Vec<HeaderName> = before
+                .get_all(CONNECTION)
+                .iter()
+                .flat_map(|value| value.to_str().unwrap().split(','))
+                .filter_map(|name| name.trim().parse().ok())
+                .collect();
+            filter_response(&mut headers);
+            for name in headers.keys() {
+                let is_ours = name.as_str().starts_with("connector-") && *name != PROVIDER_REQUEST_ID;
+                proptest::prop_assert!(!is_ours && !stays_behind(name) || *name == PROVIDER_REQUEST_ID, "{name}");
+            }
+            proptest::prop_assert_eq!(
+                headers.get(PROVIDER_REQUEST_ID),
+                before.get(REQUEST_ID).filter(|_| !named.contains(&REQUEST_ID))
+            );
+            for name in before.keys().filter(|name| !stays_behind(name) && !named.contains(name) && **name != REQUEST_ID) {
+                proptest::prop_assert!(headers.get_all(name).iter().eq(before.get_all(name)), "{name}");
+            }
         }
     }
 }

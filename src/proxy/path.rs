@@ -172,7 +172,12 @@ fn check_query(query: &str) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
     use super::*;
+    use crate::mercadopago::http_client::tls_config;
+    use crate::proxy::upstream::Upstream;
 
     fn path(text: &str) -> Result<String, Refusal> {
         let uri: Uri = format!("/proxy/s1{text}").parse().map_err(|_| "not a URI")?;
@@ -304,15 +309,47 @@ mod tests {
         }
     }
 
+    static UPSTREAM: LazyLock<Upstream> = LazyLock::new(|| {
+        let url = "https://api.example".parse().unwrap();
+        Upstream::new(&url, tls_config().unwrap(), Duration::ZERO).unwrap()
+    });
+
+    /// What people and programs write into addresses, and what only somebody with intentions does.
+    const PIECES: &str = r"(/|\.|\.\.|%2e|%2E|%2f|%5c|%00|%25|%252e|%0d%0a|\\|;|@|#|\?|%20|%3A|//|/\./|/\.\./|[!-~]|[a-z0-9_]{1,8}|v1|payments|oauth|token|access_token=|access%5Ftoken|é|\x00){0,12}";
+
     proptest::proptest! {
         #[test]
-        fn an_accepted_path_has_no_dots_empty_segments_or_controls(tail in "[ -~]{0,40}") {
+        fn an_accepted_path_has_no_dots_empty_segments_or_controls(tail in PIECES) {
             if let Ok(path) = path(&format!("/{tail}")) {
                 let inner = path.strip_suffix('/').unwrap_or(&path);
                 for segment in inner.split('/').skip(1) {
                     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8().unwrap();
                     proptest::prop_assert!(!decoded.is_empty() && decoded != "." && decoded != "..", "{path}");
                     proptest::prop_assert!(!decoded.contains(['/', '\\', '%', '\0', '\r', '\n', '#', '?', ';', '@']), "{path}");
+                }
+                let lower = path.to_ascii_lowercase();
+                for never in ["/../", "/./", "//", "%2e", "%2f", "%5c", "%00", "%25", "\\"] {
+                    proptest::prop_assert!(!lower[1..].contains(never), "{path}");
+                }
+            }
+        }
+
+        #[test]
+        fn the_bytes_that_are_matched_are_the_bytes_that_are_sent(tail in PIECES) {
+            let asked = format!("/proxy/s1/{tail}");
+            let Ok(uri) = asked.parse::<Uri>() else { return Ok(()) };
+            if let Ok(Target { path, query, .. }) = parse(&uri) {
+                let sent = match query {
+                    Some(query) => format!("{path}?{query}"),
+                    None => path.to_owned(),
+                };
+                // A fragment is not part of a request's target.
+                let asked = asked.split('#').next().unwrap().strip_prefix("/proxy/s1").unwrap();
+                proptest::prop_assert_eq!(&sent, asked);
+                let target = UPSTREAM.target(path, query).unwrap();
+                proptest::prop_assert_eq!(target.to_string(), sent);
+                for (name, _) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+                    proptest::prop_assert!(!name.eq_ignore_ascii_case("access_token"), "{asked}");
                 }
             }
         }
