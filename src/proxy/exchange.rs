@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri, response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -70,6 +70,10 @@ impl Call {
         let keyed = idempotency_key.is_some();
         if let Some(key) = idempotency_key {
             headers.insert(headers::IDEMPOTENCY_KEY, key);
+        }
+        if upload.size_hint().exact().is_none() {
+            // Without it the HTTP library would send a GET without its body.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let (app, upstream) = (app.clone(), upstream.clone());
         Self {

@@ -291,7 +291,6 @@ impl Call {
         let body = if has_body { pool.body(random) } else { Vec::new() };
         let framing = match random.random_range(0..10) {
             _ if !has_body => Framing::Nothing,
-            _ if route.method == Method::GET => Framing::Length,
             0 if body.is_empty() => Framing::Nothing,
             0..7 => Framing::Length,
             _ => chunks(random),
