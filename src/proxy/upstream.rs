@@ -32,8 +32,9 @@ const MOST_IDLE: usize = 1024;
 /// Threads that keep their connections apart; more than these share.
 const THREADS: usize = 64;
 
-/// Longest head of an answer.
-const LONGEST_HEAD: usize = 64 * 1024;
+/// Longest head of an answer, and how much of a body waits in one connection's buffers: a hundred large bodies at a time are
+/// to cost next to no memory.
+const LONGEST_HEAD: usize = 32 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,9 +200,7 @@ impl Upstream {
                 .await
                 .map_err(|error| describe(&*error))?;
             let mut builder = Builder::new();
-            builder
-                .max_buf_size(LONGEST_HEAD.max(128 * 1024))
-                .max_header_size(LONGEST_HEAD);
+            builder.max_buf_size(LONGEST_HEAD).max_header_size(LONGEST_HEAD);
             let (sender, connection) = builder
                 .handshake(stream)
                 .await
