@@ -152,6 +152,7 @@ impl App {
         );
         let (intake, endpoints) = open_events(&config, &store, &clock, &random, &replica, &tracker)?;
         let metrics = telemetry::metrics()?;
+        let idle_timeout = config.proxy.idle_timeout;
         let proxy = Proxy::new(ProxyParts {
             store: store.clone(),
             refresher: refresher.clone(),
@@ -180,6 +181,7 @@ impl App {
             random,
             public_url: config.public_url,
             trusted_proxies: config.trusted_proxies,
+            idle_timeout,
             settings: config.shown,
             metrics,
             draining: CancellationToken::new(),

@@ -33,6 +33,7 @@ mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -92,6 +93,8 @@ pub struct Services {
     pub public_url: Url,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long a caller may take nothing of its answer.
+    pub idle_timeout: Duration,
     /// The settings as they may be shown: name and value, secrets left out.
     pub settings: Vec<(String, String)>,
     /// What `/metrics` renders.

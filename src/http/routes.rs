@@ -37,7 +37,8 @@ pub fn site(audience: Audience, state: AppState) -> Site {
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here);
     let with_proxy = matches!(audience, Audience::Everyone | Audience::Internal);
-    Site::new(state.clone(), router.with_state(state), with_proxy)
+    let idle_timeout = state.idle_timeout;
+    Site::new(state.clone(), router.with_state(state), with_proxy, idle_timeout)
 }
 
 /// Sellers and Mercado Pago.

@@ -3,7 +3,8 @@
 //! What is proxied goes straight to the proxy, on the connection's own thread ([`Lanes`]); all else goes through the router,
 //! whose work would be a large part of a proxied call's cost (DESIGN.md section 15), and runs beside, so that no page and no
 //! import holds a payment up. Guarantees that a head that does not come in time or is too large ends the
-//! connection, that stopping lets every request under way finish, and that no failure of one connection touches another.
+//! connection, and so does a caller who takes nothing of its answer for long; that stopping lets every request under way
+//! finish, and that no failure of one connection touches another.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -50,6 +52,8 @@ pub struct Site {
     state: AppState,
     router: Router,
     with_proxy: bool,
+    /// How long a caller may take nothing of its answer.
+    idle_timeout: Duration,
     /// Where the router's work runs.
     runtime: Handle,
 }
@@ -59,11 +63,12 @@ pub type SiteBody = Either<ProxyBody, Body>;
 
 impl Site {
     /// A site of these routes, with or without proxied calls beside them. Within a runtime, on which the routes' work runs.
-    pub(super) fn new(state: AppState, router: Router, with_proxy: bool) -> Self {
+    pub(super) fn new(state: AppState, router: Router, with_proxy: bool, idle_timeout: Duration) -> Self {
         Self {
             state,
             router: edge::noting_routes(router),
             with_proxy,
+            idle_timeout,
             runtime: Handle::current(),
         }
     }
@@ -156,6 +161,9 @@ async fn serve_connection<S>(stream: S, peer: SocketAddr, site: Site, watcher: W
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(site.idle_timeout));
+    let stream = Box::pin(stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.answer(request, peer.ip()).await) }

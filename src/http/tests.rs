@@ -1,19 +1,26 @@
 //! What sellers and whoever watches the process rely on: the connect pages, the headers of every answer, health, and the
 //! server itself on a real socket.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
+use bytes::Bytes;
 use http::{Request, header};
+use http_body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::testing::{Answer, TestSite};
 use super::{Audience, Lanes, Site, serve, site};
 use crate::mercadopago::peer::json;
+
+/// How long a caller may take nothing of its answer here.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 const GRANT: &str =
     r#"{"access_token":"APP_USR-canary","user_id":7,"refresh_token":"TG-canary","expires_in":15552000}"#;
@@ -414,7 +421,7 @@ async fn on_a_socket(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let site = Site::new(test.state.clone(), router, false);
+    let site = Site::new(test.state.clone(), router, false, PATIENCE);
     let lanes = Lanes::start().unwrap();
     let server = tokio::spawn(serve(
         listener,
@@ -425,6 +432,43 @@ async fn on_a_socket(
         Duration::from_secs(20),
     ));
     (address, stop, server, test)
+}
+
+/// A body without end, of which somebody learns when it is given up.
+struct Endless {
+    _given_up: DropGuard,
+}
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        const PIECE: &[u8] = &[b'x'; 64 * 1024];
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PIECE)))))
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_nothing_of_its_answer_is_not_waited_for() {
+    let given_up = CancellationToken::new();
+    let told = given_up.clone();
+    let endless = move || {
+        let body = Endless {
+            _given_up: told.clone().drop_guard(),
+        };
+        async { Body::new(body) }
+    };
+    let (address, _stop, _server, _test) = on_a_socket(Router::new().route("/endless", get(endless))).await;
+    let mut caller = TcpStream::connect(address).await.unwrap();
+    caller
+        .write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    given_up.cancelled().await;
 }
 
 async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {

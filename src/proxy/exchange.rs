@@ -294,7 +294,6 @@ fn prepend_milliseconds(text: &mut [u8], end: usize, duration: Duration) -> usiz
         if digits == 3 {
             begin = prepend(text, begin, b".");
         }
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder of ten fits")]
         let digit = b'0' + (rest % 10) as u8;
         begin = prepend(text, begin, &[digit]);
         rest /= 10;
