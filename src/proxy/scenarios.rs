@@ -13,9 +13,9 @@ use super::*;
 use crate::access::{ApiKeyRequest, create_api_key};
 use crate::config::{DatabaseUrl, RefreshSettings};
 use crate::domain::clock::ManualClock;
-use crate::domain::connection::{StatusReason, TokenSet};
-use crate::domain::event::Actor;
-use crate::domain::ids::UserId;
+use crate::domain::connection::{StatusReason, TokenSet, Trigger};
+use crate::domain::event::{Actor, AuditAction, EventType, NewAudit, NewEvent};
+use crate::domain::ids::{EventId, ReplicaId, UserId};
 use crate::domain::schedule::RefreshSchedule;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::{AccessToken, RefreshToken};
@@ -24,7 +24,7 @@ use crate::mercadopago::peer::{Act, Peer, json, with_headers};
 use crate::refresh::RefresherParts;
 use crate::replica::Replica;
 use crate::rescue::RescueDir;
-use crate::storage::{Admission, NewConnect};
+use crate::storage::{Admission, Claim, ClaimRequest, NewConnect, SucceededRefresh};
 use crate::vault::{DataKey, Vault};
 
 const GRANT: &str = r#"{"access_token":"APP_USR-2","user_id":7,"refresh_token":"TG-2","expires_in":15552000,"scope":"offline_access"}"#;
@@ -681,6 +681,81 @@ async fn a_token_that_dies_again_within_five_minutes_is_not_refreshed_again() {
     assert_eq!(again.header("retry-after"), "300");
     let to_token_endpoint = |request: &&String| request.starts_with("POST /oauth/token ");
     assert_eq!(scene.peer.requests().iter().filter(to_token_endpoint).count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_another_replica_is_renewing_is_waited_for_however_soon_after_a_refresh() {
+    let unauthorized = || json(401, "{}");
+    let scene = Scene::playing([
+        unauthorized(),
+        unauthorized(),
+        json(200, GRANT),
+        json(200, "first"),
+        unauthorized(),
+        unauthorized(),
+        json(200, "second"),
+    ])
+    .await;
+    assert_eq!(scene.get("/proxy/s1/v1/payments/1").await.text(), "first");
+    let connection = scene.status().await;
+    let other = ReplicaId::new(scene.now(), &Random::seeded(9));
+    let claim = ClaimRequest {
+        connection: &connection.id,
+        spent_generation: None,
+        trigger: Trigger::Schedule,
+        owner: &other,
+        lease: TimeDelta::seconds(60),
+        client_id: &scene.app.client_id,
+        now: scene.now(),
+    };
+    let Claim::Claimed(claimed) = scene.store.claim_refresh(&claim).await.unwrap() else {
+        panic!("nobody else is at it");
+    };
+    let tokens = TokenSet {
+        access_token: AccessToken::new("APP_USR-9"),
+        refresh_token: Some(RefreshToken::new("TG-9")),
+        obtained_at: scene.now(),
+        expires_at: scene.now() + TimeDelta::days(180),
+        scopes: Vec::new(),
+        public_key: None,
+        live_mode: None,
+        user_id: UserId(7),
+    };
+    let next = connection.clone().refreshed(&tokens, &RefreshSchedule::default());
+    let succeeded = SucceededRefresh {
+        event: NewEvent {
+            id: EventId::new(scene.now(), &Random::seeded(9)),
+            application: scene.app.id.clone(),
+            seller_id: Some(next.seller_id.clone()),
+            event_type: EventType::Refreshed,
+            at: scene.now(),
+            data: Value::Null,
+        },
+        audit: NewAudit {
+            actor: Actor::system(),
+            action: AuditAction::ConnectionRefreshed,
+            application: Some(scene.app.id.clone()),
+            target: None,
+            at: scene.now(),
+            detail: Value::Null,
+        },
+        next,
+        tokens: &tokens,
+        data_key: &claimed.data_key,
+    };
+    let renewed_elsewhere = async {
+        while scene.peer.requests().len() < 6 {
+            tokio::task::yield_now().await;
+        }
+        let generation = connection.generation;
+        let stored = scene
+            .store
+            .store_refreshed(&claimed.attempt.id, generation, &succeeded, scene.now());
+        assert!(stored.await.unwrap());
+    };
+    let (reply, ()) = tokio::join!(scene.get("/proxy/s1/v1/payments/1"), renewed_elsewhere);
+    assert_eq!((reply.status.as_u16(), reply.text()), (200, "second"));
+    assert!(scene.peer.requests()[6].contains("authorization: Bearer APP_USR-9"));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::domain::connection::{Connection, Status, Trigger};
 use crate::domain::ids::{ApplicationId, SellerId};
 use crate::domain::problem::ProblemCode;
 use crate::domain::secret::AccessToken;
-use crate::refresh::{RefreshError, Refresher};
+use crate::refresh::{self, RefreshError, Refresher};
 use crate::storage::{OpenConnection, Store};
 
 /// A connection as it is remembered.
@@ -290,6 +290,25 @@ impl Sellers {
             )
             .outcome(Outcome::NotSent)
         })?;
+        self.renewed(known, refreshed, now)
+    }
+
+    /// What somebody brings who is renewing the token set at this moment; none if nobody is.
+    pub(super) async fn join_refresh(
+        &self,
+        known: &Arc<Known>,
+        now: DateTime<Utc>,
+    ) -> Option<Result<Arc<Known>, ProxyProblem>> {
+        let joined = self.refresher.join(&known.connection).await?;
+        Some(self.renewed(known, joined, now))
+    }
+
+    fn renewed(
+        &self,
+        known: &Arc<Known>,
+        refreshed: refresh::Outcome,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Known>, ProxyProblem> {
         match refreshed {
             Ok(open) => Ok(self.remember(open, Some(known), now)),
             Err(RefreshError::Absent) => Err(not_found()),

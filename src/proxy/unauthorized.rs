@@ -104,6 +104,13 @@ impl Inner {
         }
         let now = self.clock.now();
         if let Some(last) = suspicion.refreshed_at.filter(|last| now - *last < REFRESH_EVERY) {
+            // Whom the limit does not bind may be at it: the token died because its successor is on its way.
+            if let Some(joined) = self.sellers.join_refresh(known, now).await {
+                return Ok(After401::Replay(Credential::Seller(joined?)));
+            }
+            if let Some(after) = self.with_newer_tokens(known, deadline).await? {
+                return Ok(after);
+            }
             let detail =
                 "Mercado Pago refuses the seller's access token, and a refresh moments ago did not help";
             return Err(ProxyProblem::new(ProblemCode::TokenUnavailable, detail)

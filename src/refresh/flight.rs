@@ -92,6 +92,21 @@ impl Inner {
         }
     }
 
+    /// What another replica brings that is refreshing the connection at this moment, if one is.
+    pub(super) async fn of_other(
+        &self,
+        connection: &Connection,
+    ) -> Result<Option<OpenConnection>, RefreshError> {
+        let Some(until) = self.store.refresh_lease(&connection.id, self.clock.now()).await? else {
+            return Ok(None);
+        };
+        let generation = connection.generation;
+        let brought = self
+            .wait_for_other(&connection.id, generation, until, Trigger::Unauthorized)
+            .await?;
+        brought.map(|open| usable(open, self.clock.now())).transpose()
+    }
+
     /// Waits until another replica has brought a new generation or its lease is over.
     async fn wait_for_other(
         &self,

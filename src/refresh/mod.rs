@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::RefreshSettings;
 use crate::domain::clock::Clock;
-use crate::domain::connection::Trigger;
+use crate::domain::connection::{Connection, Trigger};
 use crate::domain::ids::ConnectionId;
 use crate::domain::random::Random;
 use crate::mercadopago::application::Applications;
@@ -77,7 +77,8 @@ impl From<StoreError> for RefreshError {
     }
 }
 
-type Outcome = Result<OpenConnection, RefreshError>;
+/// What a refresh brings: the connection with its new access token.
+pub type Outcome = Result<OpenConnection, RefreshError>;
 type Flights = Mutex<HashMap<ConnectionId, watch::Receiver<Option<Outcome>>>>;
 
 /// Renews token sets. Clones share everything.
@@ -162,15 +163,22 @@ impl Refresher {
         spent_generation: Option<i64>,
         trigger: Trigger,
     ) -> Outcome {
-        let mut flight = self.join_or_start(connection, spent_generation, trigger);
-        match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(RefreshError::StoreUnavailable)),
-            // The task ended without an answer: it panicked, which was logged where it happened.
-            Err(_) => Err(RefreshError::TokenUnavailable {
-                retry_after: None,
-                reason: "the refresh broke off; try again",
-            }),
+        let flight = self.join_or_start(connection, spent_generation, trigger);
+        landed(flight).await
+    }
+
+    /// Waits for whoever is renewing the connection's token set at this moment, in this process or in another one. Spends
+    /// nothing; none if nobody is at it.
+    pub async fn join(&self, connection: &Connection) -> Option<Outcome> {
+        let flights = self.0.flights.lock();
+        let flight = flights
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&connection.id)
+            .cloned();
+        if let Some(flight) = flight {
+            return Some(landed(flight).await);
         }
+        self.0.of_other(connection).await.transpose()
     }
 
     fn join_or_start(
@@ -201,6 +209,18 @@ impl Refresher {
     }
 }
 
+/// What came of a flight.
+async fn landed(mut flight: watch::Receiver<Option<Outcome>>) -> Outcome {
+    match flight.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Err(RefreshError::StoreUnavailable)),
+        // The task ended without an answer: it panicked, which was logged where it happened.
+        Err(_) => Err(RefreshError::TokenUnavailable {
+            retry_after: None,
+            reason: "the refresh broke off; try again",
+        }),
+    }
+}
+
 /// Takes a flight off the list when it ends, by whatever way.
 struct Landing<'a> {
     inner: &'a Inner,
@@ -224,7 +244,7 @@ fn delay_until(until: DateTime<Utc>, now: DateTime<Utc>) -> Option<Duration> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use crate::domain::connection::{Connection, RefreshAttempt, TokenSet};
+    use crate::domain::connection::{RefreshAttempt, TokenSet};
     use crate::domain::ids::{ApplicationId, RefreshAttemptId, UserId};
     use crate::domain::schedule::RefreshSchedule;
     use crate::domain::secret::{AccessToken, RefreshToken};

@@ -24,6 +24,7 @@ use crate::vault::DataKey;
 
 statements! {
     FIND_FOR_CLAIM = concat!("SELECT ", connection_columns!(), " FROM connections WHERE id = $1");
+    FIND_LEASE = "SELECT lease_until FROM connections WHERE id = $1 AND lease_until > $2";
     SET_LEASE = "UPDATE connections SET lease_owner = $2, lease_until = $3 WHERE id = $1";
     POSTPONE = "UPDATE connections SET refresh_due_at = CASE WHEN status = 'active' THEN COALESCE($2, refresh_due_at) END, status_reason = $3, \
         outcome_unknown = $4, refresh_failures = refresh_failures + $5, lease_owner = NULL, lease_until = NULL, updated_at = $6 WHERE id = $1";
@@ -208,6 +209,20 @@ impl Store {
             })
         };
         ids.into_iter().map(parse).collect()
+    }
+
+    /// Until when at most somebody is refreshing a connection at this moment, if anybody is.
+    pub async fn refresh_lease(
+        &self,
+        id: &ConnectionId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let until: Option<DateTime<Utc>> = read!(&self.database, |c| sqlx::query_scalar(FIND_LEASE)
+            .bind(id.as_str())
+            .bind(now)
+            .fetch_optional(c)
+            .await)?;
+        Ok(until)
     }
 
     /// Claims a connection and writes the attempt, in one transaction, before its token is spent.
