@@ -17,7 +17,8 @@ use crate::storage::StoreError;
 
 /// How soon a worker looks again after it found work.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
-const RESCUE_INTERVAL: Duration = Duration::from_mins(1);
+/// An answer that waits for the store to come back is soon given up by the other replicas, who cannot see it.
+const RESCUE_INTERVAL: Duration = Duration::from_secs(5);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(15);
 /// Histograms are folded so often; between two foldings each observation costs memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Rescue files that a process left: applied at start and every minute, only if the connection is still of the generation
+//! Rescue files that a process left: applied at start and every few seconds, only if the connection is still of the generation
 //! that was spent and not revoked; else removed and audited (DESIGN.md section 7).
 
 use super::{RefreshError, Refresher};

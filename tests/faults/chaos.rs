@@ -256,6 +256,19 @@ async fn run(engine: Engine, old_access_token: OldAccessToken) {
     while untold(&flagged, &receiver) > 0 && Instant::now() < told_by {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    // What a killed process left on its disk brings its seller back, however the others took the silence.
+    let mut recovered = BTreeSet::new();
+    loop {
+        let still = operator.list("reconnect_required").await;
+        recovered.extend(flagged.iter().filter(|seller| !still.contains(seller)));
+        let mut waiting = flagged.difference(&recovered);
+        if Instant::now() > told_by || !waiting.any(|seller| judge.last_answer(*seller) == LastAnswer::OnDisk)
+        {
+            break;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let flagged: BTreeSet<usize> = flagged.difference(&recovered).copied().collect();
     let calls = callers.stop().await;
     let judge = Judge::new(&provider, &fleet, begun).await;
     let figures = Figures::count(
@@ -269,7 +282,8 @@ async fn run(engine: Engine, old_access_token: OldAccessToken) {
     let kills: usize = fleet.replicas.iter().map(|replica| replica.away().len()).sum();
     let crashes = fleet.store_away().len();
     eprintln!(
-        "{name}: {disturbed} s, {kills} processes killed, {crashes} crashes of the database\n{figures}"
+        "{name}: {disturbed} s, {kills} processes killed, {crashes} crashes of the database, {} flagged and recovered\n{figures}",
+        recovered.len()
     );
     figures.check();
 }
