@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::sdks::{suite, tools};
-use crate::support::app::TestApp;
+use crate::support::app::{Settings, TestApp};
 use crate::support::http::{Answer, Browser, hidden_field};
 use crate::support::process::{Service, until};
 use crate::support::{ADMIN_EMAIL, ADMIN_PASSWORD, CLIENT_ID, CLIENT_SECRET};
@@ -433,6 +433,30 @@ async fn what_the_sandbox_signed_is_taken_as_it_is_and_neither_altered_nor_late(
     assert_eq!(send(query, None, about_another.to_string()).await, 401);
     app.advance(TimeDelta::days(7) + TimeDelta::minutes(1));
     assert_eq!(send(query, None, body()).await, 401, "beyond the tolerance");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_signed_with_the_secret_before_the_last_rotation_is_taken() {
+    const BEFORE: &str = "canary-webhook-secret-before-3Kd8";
+    let settings = |settings: &mut Settings| {
+        settings.insert("MERCADOPAGO_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned());
+        settings.insert("MERCADOPAGO_WEBHOOK_SECRET_PREVIOUS", BEFORE.to_owned());
+        settings.insert("EVENT_ENDPOINTS_ALLOW_PRIVATE", "true".to_owned());
+    };
+    let app = TestApp::with_provider(settings, |provider| {
+        let webhooks = provider
+            .clients
+            .iter_mut()
+            .filter_map(|client| client.webhook.as_mut());
+        webhooks.for_each(|webhook| webhook.secret = BEFORE.to_owned());
+    })
+    .await;
+    let mut receiver = Receiver::start().await;
+    endpoint(&app, &receiver).await;
+    app.connect_seller("seller-1").await;
+    pay(&app, None).await.expect(201);
+    let told = receiver.event("notification.received").await.json();
+    assert_eq!(told["data"]["seller_id"], "seller-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
